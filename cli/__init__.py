@@ -1,0 +1,1 @@
+"""Warren's command line: composes the sub-commands that each role brings."""

@@ -1,0 +1,1 @@
+"""What agent, edge and connector share; knows none of them."""

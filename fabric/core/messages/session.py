@@ -1,0 +1,147 @@
+"""A node before the judge: devices, flows, names; nothing of circuits (protocol.md, section 4; architecture.md, section 2).
+
+The node opens one bidirectional stream and says `Enrol` or `Enter` on it before anything else. DNS queries travel on
+bidirectional streams of their own, framed as in RFC 9250, section 4.2, after a `Query` header.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from warren.fabric.core.messages import Codec, Message
+
+LABEL = b"warren-session/1 proof"
+ENROL_LABEL = b"warren-session/1 enrol"
+
+Protocol = Literal["tcp", "udp", "icmp"]
+
+
+class Enrol(Message, frozen=True):
+    """A new device → judge: the enrolment key's secret and the device's key. The stream ends with the answer."""
+
+    secret: bytes
+    key: bytes
+    signature: bytes
+    """With that key, over ENROL_LABEL ‖ challenge ‖ SHA-256(the edge's leaf)."""
+    host: str = ""
+    """The device's host name, for the administrator's eyes."""
+
+
+class Enrolled(Message, frozen=True):
+    """Judge → device."""
+
+    device: str
+    name: str
+
+
+class Enter(Message, frozen=True):
+    """Node → judge: who I am."""
+
+    role: Literal["agent", "connector"]
+    boot: bytes
+    key: bytes
+    signature: bytes
+    certificates: tuple[bytes, ...] = ()
+    statement: bytes = b""
+    host: str = ""
+    program: str = ""
+    """Version of the program, for the administrator's eyes."""
+    version: int = 1
+
+
+class Refused(Message, frozen=True):
+    """Judge → node: no session, or no enrolment."""
+
+    reason: int
+    detail: str = ""
+
+
+class Network(Message, frozen=True):
+    """Judge → agent: what the device may capture; sent after `Enter` and after every change."""
+
+    device: str
+    name: str
+    vnet: str
+    cidrs: tuple[str, ...]
+    """CIDRs of the routes in the device's virtual network."""
+    zones: tuple[str, ...]
+    """Hostnames of hostname routes: exact names, and wildcards as `*.corp.internal`."""
+    revision: int
+
+
+class Welcome(Message, frozen=True):
+    """Judge → connector: accepted; the keys that its grants will be signed with follow from the network certificate."""
+
+    tunnel: str
+    name: str
+
+
+class Decide(Message, frozen=True):
+    """Agent → judge: may this flow open?"""
+
+    request: int
+    protocol: Protocol
+    port: int
+    address: str = ""
+    """The destination address, if the app connected by address."""
+    host: str = ""
+    """The name behind a synthetic address, if it connected by name."""
+
+
+class Granted(Message, frozen=True):
+    """Judge → agent: yes."""
+
+    request: int
+    grant: bytes
+    permit: bytes
+    """The pass for the tunnel, which the switch asks for."""
+    tunnel: str
+    tunnel_name: str
+    authority: bytes
+    """DER of the tunnel's CA certificate."""
+    statement: bytes
+    """The network key's word on it: {tunnel id, SHA-256 of that certificate, revision}."""
+    route: str
+    """Id of the route that allowed it, for status."""
+
+
+class Denied(Message, frozen=True):
+    """Judge → agent: no, and why."""
+
+    request: int
+    reason: int
+    detail: str = ""
+
+
+class Health(Message, frozen=True):
+    """Connector → judge: once a second."""
+
+    flows: int
+    draining: bool = False
+
+
+class Query(Message, frozen=True):
+    """First message on a stream of its own; the DNS message follows, two bytes of length in front."""
+
+    transport: Literal["udp", "tcp"] = "udp"
+
+
+class HostRoute(Message, frozen=True):
+    """Answer on such a stream: the name is under a hostname route; ask the connector whether it exists."""
+
+    route: str
+    host: str
+    vnet: str
+
+
+class Answer(Message, frozen=True):
+    """Answer on such a stream: a whole DNS message."""
+
+    message: bytes
+
+
+ToJudge = Enrol | Enter | Decide | Health | Query
+ToNode = Enrolled | Refused | Network | Welcome | Granted | Denied | HostRoute | Answer
+
+TO_JUDGE: Codec[ToJudge] = Codec(ToJudge)
+TO_NODE: Codec[ToNode] = Codec(ToNode, 1 << 20)
