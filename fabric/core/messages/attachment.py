@@ -1,6 +1,6 @@
 """A node at a switch: circuits, and nothing of flows (protocol.md, sections 2 and 3).
 
-The edge's greeting (`Greeting`) comes on a unidirectional stream that the edge opens first; it serves both families of the
+The edge's `Greeting` comes on a unidirectional stream that the edge opens first; it serves both families of the
 connection. The node opens one bidirectional stream for the attachment and says `Attach` on it before anything else.
 """
 

@@ -1,8 +1,8 @@
 """An end-to-end connection between agent and connector: proof, flows, credit, names (protocol.md, section 5).
 
-The connector's `Greeting` comes on a unidirectional stream; the agent opens one bidirectional control stream and says `Prove`
-first. Each TCP flow is a bidirectional stream of its own: `Open` from the agent, `Opened` or `Refused` from the connector, then
-raw bytes both ways. Ends are positions, told on the control stream: a reset never overtakes data.
+The connector's `Greeting` comes on a unidirectional stream; the agent opens one bidirectional control stream and says
+`Prove` first. Each TCP flow is a bidirectional stream of its own: `Open` from the agent, `Opened` or `Refused` from the
+connector, then raw bytes both ways. Ends are positions, told on the control stream: a reset never overtakes data.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A node before the judge: devices, flows, names; nothing of circuits (protocol.md, section 4; architecture.md, section 2).
+"""A node before the judge: devices, flows, names; nothing of circuits (protocol.md, section 4).
 
 The node opens one bidirectional stream and says `Enrol` or `Enter` on it before anything else. DNS queries travel on
 bidirectional streams of their own, framed as in RFC 9250, section 4.2, after a `Query` header.
