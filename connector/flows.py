@@ -184,7 +184,7 @@ class Flows:
             raise DeniedError(Reason.UNSUPPORTED, "a question that can't be read")
         host = question.text.rstrip(".")
         self._gate.check_name(asked.grant, self._peer.key, host, elapsed())
-        families = {dnswire.TYPE_A: socket.AF_INET, dnswire.TYPE_AAAA: socket.AF_INET6}
+        families = {dnswire.A: socket.AF_INET, dnswire.AAAA: socket.AF_INET6}
         found = await resolve.addresses(host)
         family = families.get(question.type)
         packed = [ipaddress.ip_address(text.partition("%")[0]).packed for text in found]

@@ -25,7 +25,9 @@ TURNS = 4
 class Pump:
     """Owns the socket of one opened flow until both directions are over."""
 
-    def __init__(self, sock: socket.socket, flow: Flow, touched: Callable[[], None], done: Callable[[Flow], None]) -> None:
+    def __init__(
+        self, sock: socket.socket, flow: Flow, touched: Callable[[], None], done: Callable[[Flow], None]
+    ) -> None:
         """`touched`: something was written to the flow or its credit (drain and transmit). `done`: it is over."""
         self._loop = asyncio.get_running_loop()
         self._socket = sock

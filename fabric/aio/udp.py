@@ -127,7 +127,9 @@ class UdpSocket:
             stride, tos = 0, 0
             for level, kind, value in control:
                 if level == SOL_UDP and kind == UDP_GRO:
-                    stride = int.from_bytes(value[:2], "little") if len(value) < 4 else struct.unpack("=i", value[:4])[0]
+                    stride = (
+                        int.from_bytes(value[:2], "little") if len(value) < 4 else struct.unpack("=i", value[:4])[0]
+                    )
                 elif level == socket.IPPROTO_IP and kind == socket.IP_TOS:
                     tos = value[0]
             if buffer:
