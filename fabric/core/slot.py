@@ -201,7 +201,7 @@ class Slot:
         """All three; while a silence lasts, the smallest, and all three every fourth time."""
         if cause not in (Cause.RETRY, Cause.SILENCE):
             return SIZES
-        if self._silence(now) >= self._pto:
+        if cause is Cause.SILENCE or self._silence(now) >= self._pto:
             self._silence_binds += 1
             times = self._silence_binds
         else:
