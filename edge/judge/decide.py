@@ -22,7 +22,12 @@ from warren.edge.store.snapshot import Snapshot
 from warren.edge.store.values import hostname
 from warren.fabric.core.messages.session import Protocol
 from warren.fabric.core.reasons import Reason
+from warren.fabric.identity.grants import Grant, Issuer, Revision
 
+GRANT_SECONDS = 60.0
+"""How long a grant opens flows."""
+PASS_SECONDS = 900.0
+"""How long a pass asks for circuits: the longest hold time (a connector keeps a silent agent's flows for 15 minutes)."""
 PORT_LIMIT = 65_535
 
 
@@ -62,6 +67,15 @@ class Refused:
 Decision = Allowed | Refused
 
 
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """What the agent gets for an allowed flow, encoded."""
+
+    grant: bytes
+    permit: bytes
+    """The pass for the tunnel."""
+
+
 def decide(
     snapshot: Snapshot,
     thumbprint: str,
@@ -97,6 +111,26 @@ def decide(
         device, tunnel, route, verdict.rule, _known(protocol), address, host,
         port, port, snapshot.epoch, snapshot.revision,
     )  # fmt: skip
+
+
+def grant(
+    decision: Allowed,
+    issuer: Issuer,
+    now: float,
+    *,
+    grant_seconds: float = GRANT_SECONDS,
+    pass_seconds: float = PASS_SECONDS,
+) -> Signed:
+    """Signs what was decided: a grant for exactly that, and a pass for the tunnel. `now`: Unix time in seconds."""
+    device = decision.device
+    said = Grant(
+        device=device.id, thumbprint=device.thumbprint, user=device.user, tunnel=decision.tunnel.id,
+        vnet=decision.vnet, protocol=decision.protocol, address=decision.address, host=decision.host,
+        low=decision.low, high=decision.high, rule=decision.rule, route=decision.route.id,
+        revision=Revision(decision.epoch, decision.revision), issued=now, expires=now + grant_seconds,
+        key_id=issuer.key_id, edge=issuer.edge,
+    )  # fmt: skip
+    return Signed(issuer.grant(said), issuer.permit(device.thumbprint, decision.tunnel.id, now + pass_seconds))
 
 
 def _malformed(protocol: str, port: int, address: str, host: str) -> Refused | None:

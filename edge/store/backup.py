@@ -34,7 +34,7 @@ async def restore(source: Path, store: Path, now_ms: int) -> int:
     its epoch. Raises ConfigError; the store is untouched then.
     """
     _check(source)
-    above = epoch_of(store) if store.is_file() else 0
+    above = epoch_of(store)
     fresh = store.with_name(store.name + ".new")
     fresh.unlink(missing_ok=True)
     _create(fresh)
@@ -45,6 +45,7 @@ async def restore(source: Path, store: Path, now_ms: int) -> int:
             epoch = await repository.new_epoch(now_ms, above=above)
         finally:
             await repository.close()
+        _settle(fresh)
         _replace(fresh, store)
     except BaseException:
         for path in (fresh, *_beside(fresh)):
@@ -54,7 +55,7 @@ async def restore(source: Path, store: Path, now_ms: int) -> int:
 
 
 def epoch_of(store: Path) -> int:
-    """The store's epoch, whatever schema it has; 0 if it can't be read."""
+    """The store's epoch, whatever schema it has; 0 if there is none or it can't be read."""
     with suppress(sqlite3.Error), closing(_connect(store)) as connection:
         row = connection.execute("SELECT epoch FROM state WHERE id = 1").fetchone()
         return int(row[0]) if row else 0
@@ -78,9 +79,15 @@ def _copy(source: Path, target: Path) -> None:
     try:
         with closing(_connect(source)) as reading, closing(sqlite3.connect(target)) as writing:
             reading.backup(writing)
-            writing.execute("PRAGMA journal_mode=DELETE")  # one file, with nothing beside it
+        _settle(target)
     except sqlite3.Error as error:
         raise ConfigError(f"{source} can't be copied to {target}: {error}") from None
+
+
+def _settle(path: Path) -> None:
+    """Leaves one file, with no write-ahead log beside it."""
+    with closing(_connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=DELETE")
 
 
 def _replace(fresh: Path, store: Path) -> None:

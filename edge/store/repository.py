@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -23,6 +22,7 @@ from warren.edge.store.records import DEFAULT_NETWORK, Change, Device, Kind, Rou
 from warren.edge.store.snapshot import Snapshot
 from warren.fabric.core.errors import DeniedError
 from warren.fabric.core.reasons import Reason
+from warren.fabric.identity.keys import new_id
 
 WRITES: Mapping[str, Any] = {"writes": True}
 """Execution options of a connection that will write (`database.py` reads them)."""
@@ -91,10 +91,6 @@ class Repository:
 
     # tunnels
 
-    async def tunnels(self) -> list[Tunnel]:
-        """All, by name."""
-        return await self._list(schema.tunnels, schema.tunnels.c.name, rows.to_tunnel)
-
     async def tunnel(self, which: str) -> Tunnel:
         """The one with this id or name. Raises NotFoundError."""
         async with self._engine.connect() as connection:
@@ -138,13 +134,6 @@ class Repository:
 
     # routes
 
-    async def routes(self, kind: Kind | None = None) -> list[Route]:
-        """All, or those of one kind, by virtual network and value."""
-        routes = await self._list(schema.routes, schema.routes.c.id, rows.to_route)
-        return sorted(
-            (route for route in routes if kind in (None, route.kind)), key=lambda route: (route.vnet, route.value)
-        )
-
     async def add_route(
         self, kind: Kind, value: str, tunnel: str, now: int, *, vnet: str = DEFAULT_NETWORK, comment: str = ""
     ) -> Route:
@@ -164,7 +153,7 @@ class Repository:
                     "delete that one first, or choose another virtual network"
                 )
             await _refuse_full(connection, table, ROUTES_LIMIT, "routes")
-            route = Route(_new_id(), kind, value, target.id, vnet, comment, now, change.revision)
+            route = Route(new_id(), kind, value, target.id, vnet, comment, now, change.revision)
             await rows.insert_record(connection, table, route)
             change.changed.add(route.id)
         return route
@@ -182,13 +171,10 @@ class Repository:
     # devices
 
     async def devices(self) -> list[Device]:
-        """All, by name."""
-        return await self._list(schema.devices, schema.devices.c.name, rows.to_device)
-
-    async def device(self, which: str) -> Device:
-        """The one with this id or name. Raises NotFoundError."""
+        """All, by name, with when they were last seen (a snapshot does not follow that)."""
+        query = select(schema.devices).order_by(schema.devices.c.name)
         async with self._engine.connect() as connection:
-            return rows.to_device(await rows.find(connection, schema.devices, which, "device"))
+            return [rows.to_device(row) for row in await connection.execute(query)]
 
     async def add_device(self, name: str, secret_hash: str, expires: int, now: int) -> Device:
         """A device that may enrol once, until `expires`, with the secret that has this SHA-256 (hex).
@@ -206,7 +192,7 @@ class Repository:
                 raise ExistsError("another device has that enrolment secret: make a new one")
             await _refuse_full(connection, table, DEVICES_LIMIT, "devices")
             device = Device(
-                id=_new_id(), name=name, thumbprint="", host="", vnet=DEFAULT_NETWORK, user="", groups=(), tags=(),
+                id=new_id(), name=name, thumbprint="", host="", vnet=DEFAULT_NETWORK, user="", groups=(), tags=(),
                 created=now, expires=expires, enrolled=0, seen=0, revision=change.revision,
             )  # fmt: skip
             await rows.insert_record(connection, table, device, thumbprint=None, secret_hash=secret_hash)
@@ -273,10 +259,6 @@ class Repository:
         self._snapshot = snapshot
         self.on_change(snapshot, change)
 
-    async def _list(self, table: Table, order: ColumnElement[Any], make: Callable[[Row[Any]], Any]) -> list[Any]:
-        async with self._engine.connect() as connection:
-            return [make(row) for row in await connection.execute(select(table).order_by(order))]
-
 
 class _Step:
     """What one transaction does, gathered for `Change`."""
@@ -310,7 +292,3 @@ async def _refuse_full(connection: AsyncConnection, table: Table, limit: int, wh
     count = (await connection.execute(select(func.count()).select_from(table))).scalar_one()
     if count >= limit:
         raise LimitError(f"there are {count} {what} already, more are not allowed: delete some first")
-
-
-def _new_id() -> str:
-    return secrets.token_hex(10)
