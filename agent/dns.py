@@ -82,10 +82,7 @@ class DnsFront:
     def configure(self, zones: tuple[str, ...], upstreams: tuple[str, ...]) -> None:
         """`zones`: hostnames that the judge is asked about, wildcards as `*.corp.internal`; `upstreams`: addresses of
         the resolvers of before."""
-        wire = [
-            (dnswire.name_wire(zone.removeprefix("*.")), zone.startswith("*."))
-            for zone in zones
-        ]
+        wire = [(dnswire.name_wire(zone.removeprefix("*.")), zone.startswith("*.")) for zone in zones]
         self._zones = tuple(wire)
         self._upstreams = upstreams
 
@@ -249,5 +246,3 @@ def _failure(question: dnswire.Question, reason: Reason, detail: str, transport:
     if rcode == dnswire.SERVFAIL:
         extended = dnswire.Extended(dnswire.EDE_OTHER, f"warren: {reason.text}{': ' + detail if detail else ''}")
     return dnswire.answer(question, rcode, extended=extended, limit=dnswire.limit_for(question, transport))
-
-

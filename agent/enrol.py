@@ -7,6 +7,8 @@ import socket
 import time
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from warren.agent.config import Device, save_device
 from warren.fabric.aio.call import Call
 from warren.fabric.aio.lookup import edge_address
@@ -47,7 +49,7 @@ async def enrol(engine: Engine, text: str, state: Path, *, force: bool = False) 
 
 
 async def _ask(
-    engine: Engine, key: tokens.EnrolmentKey, edge: statements.Edge, device_key: keys.Ed25519PrivateKey
+    engine: Engine, key: tokens.EnrolmentKey, edge: statements.Edge, device_key: Ed25519PrivateKey
 ) -> EnrolmentDone:
     answer: asyncio.Future[EnrolmentDone] = asyncio.get_running_loop().create_future()
     config = ClientConfig(ALPN, edge.server_name, certificates.pem(key.network))

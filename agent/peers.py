@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
@@ -228,7 +228,8 @@ class Peers:
         """Asks the tunnel's private resolver: a whole DNS message. Raises DeniedError."""
         state = self._usable(granted)
         request, self._next_question = self._next_question, self._next_question + 1
-        future = self._questions[request] = self._loop.create_future()
+        future: asyncio.Future[bytes] = self._loop.create_future()
+        self._questions[request] = future
 
         def start(peer: AgentPeer | None, reason: Reason) -> None:
             if peer is None:
@@ -255,8 +256,8 @@ class Peers:
         else:
             future.set_exception(DeniedError(reason))
 
-    def _spawn(self, work: object) -> None:
-        task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[arg-type]
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -17,7 +17,7 @@ import structlog
 
 from warren.edge.api.live import ConnectorView, FlowView, Status
 from warren.edge.judge.admission import ConnectorNode, DeviceNode, Doorkeeper, Shown
-from warren.edge.judge.decide import Allowed, Refused, decide
+from warren.edge.judge.decide import Refused, decide, grant
 from warren.edge.judge.resolver import JudgeResolver
 from warren.edge.store.records import Change, Device
 from warren.edge.store.repository import Repository
@@ -31,10 +31,6 @@ from warren.fabric.identity import grants, keys, proof
 
 log = structlog.get_logger()
 
-GRANT_LIFE = 60.0
-"""Seconds in which a grant opens flows."""
-PASS_LIFE = 900.0
-"""Seconds in which a pass asks switches for circuits: the longest hold time."""
 QUERIES = 64
 """DNS queries of one device under way."""
 MISSED = 3.5
@@ -223,9 +219,7 @@ class Session:
 
     async def _enrol(self, enrol: say.Enrol) -> None:
         try:
-            proof.verify(
-                enrol.key, enrol.signature, say.ENROL_LABEL, self._challenge, self._authority.doorkeeper.leaf
-            )
+            proof.verify(enrol.key, enrol.signature, say.ENROL_LABEL, self._challenge, self._authority.doorkeeper.leaf)
             thumbprint = keys.thumbprint(enrol.key)
             device = await self._authority.repository.enrol(
                 enrol.secret, thumbprint, enrol.host[:255], int(time.time())
@@ -264,22 +258,29 @@ class Session:
         now = time.time()
         thumbprint = keys.thumbprint(key)
         decision = decide(
-            self._authority.snapshot, thumbprint, asked.protocol, asked.port, now, address=asked.address, host=asked.host
+            self._authority.snapshot,
+            thumbprint,
+            asked.protocol,
+            asked.port,
+            now,
+            address=asked.address,
+            host=asked.host,
         )
         if isinstance(decision, Refused):
             self._sessions.counters[f"denied_{decision.reason.word}"] += 1
             log.debug("flow denied", reason=decision.reason.word, detail=decision.detail, **self._who())
             return say.Denied(asked.request, decision.reason.code, decision.detail)
         self._sessions.counters["granted"] += 1
-        issuer = self._authority.issuer
+        signed = grant(decision, self._authority.issuer, now)
+        tunnel = decision.tunnel
         return say.Granted(
             asked.request,
-            issuer.grant(_grant(decision, thumbprint, now)),
-            issuer.permit(thumbprint, decision.tunnel.id, now + PASS_LIFE),
-            decision.tunnel.id,
-            decision.tunnel.name,
-            decision.tunnel.authority,
-            decision.tunnel.statement,
+            signed.grant,
+            signed.permit,
+            tunnel.id,
+            tunnel.name,
+            tunnel.authority,
+            tunnel.statement,
             decision.route.id,
         )
 
@@ -323,26 +324,3 @@ class Session:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _grant(decision: Allowed, thumbprint: str, now: float) -> grants.Grant:
-    """The decision as a grant; edge and key are the issuer's to fill in."""
-    return grants.Grant(
-        device=decision.device.id,
-        thumbprint=thumbprint,
-        user=decision.device.user,
-        tunnel=decision.tunnel.id,
-        vnet=decision.vnet,
-        protocol=decision.protocol,
-        address=decision.address,
-        host=decision.host,
-        low=decision.low,
-        high=decision.high,
-        rule=decision.rule,
-        route=decision.route.id,
-        revision=grants.Revision(decision.epoch, decision.revision),
-        issued=now,
-        expires=now + GRANT_LIFE,
-        key_id="",
-        edge="",
-    )

@@ -36,6 +36,10 @@ class PeerCore(Protocol):
     def handle_timeout(self, now: float) -> None: ...
 
 
+Expect = Callable[[bytes], "PeerPath | None"]
+"""Given the first packet of a circuit (its header taken off): the path that it makes, or None."""
+
+
 class CircuitSocket:
     """One UDP socket towards one switch. `verify`: the switch may be another process by now (slot.Verify)."""
 
@@ -48,6 +52,7 @@ class CircuitSocket:
         self._loop = asyncio.get_running_loop()
         self._udp = UdpSocket(self, bind, mark=mark)
         self._paths: dict[bytes, PeerPath] = {}
+        self._expected: dict[bytes, Expect] = {}
         self._touched: dict[PeerPath, None] = {}
         self._timer: asyncio.TimerHandle | None = None
 
@@ -119,15 +124,21 @@ class CircuitSocket:
 
     def _run(self, buffer: Buffer, stride: int) -> list[tuple[int, int]]:
         """Gives the buffer to whom its first header names; the spans of others."""
-        path = self._paths.get(bytes(buffer[: frames.HEADER]))
+        header = bytes(buffer[: frames.HEADER])
+        path = self._paths.get(header)
+        if path is None and header in self._expected:
+            path = self._first(header, bytes(buffer[frames.HEADER : stride or len(buffer)]))
         if path is not None:
             self._touched[path] = None
             return list(path.receive(buffer, stride))
         end = stride if 0 < stride < len(buffer) else len(buffer)
-        if buffer[0] == frames.CONTROL and self.slot is not None:
-            self.slot.handle_control(buffer[:end], self._loop.time())
-        else:
+        named = bytes(buffer[1 : frames.HEADER])
+        if buffer[0] != frames.CONTROL:
             self.dropped["unknown_circuit"] += 1
+        elif self.slot is None or not (named == self.slot.id or frames.header(named) in self._paths):
+            self.dropped["unknown_slot"] += 1
+        else:
+            self.slot.handle_control(buffer[:end], self._loop.time())
         return [(end, len(buffer))] if end < len(buffer) else []
 
     def handle_received(self) -> None:
@@ -158,6 +169,19 @@ class CircuitSocket:
 
     def path(self, circuit: bytes) -> PeerPath | None:
         return self._paths.get(frames.header(circuit))
+
+    def expect(self, circuit: bytes, first: Expect) -> None:
+        """An offered circuit: `first` is called with its first packet, and again until it makes a path."""
+        self._expected[frames.header(circuit)] = first
+
+    def unexpect(self, circuit: bytes) -> None:
+        self._expected.pop(frames.header(circuit), None)
+
+    def _first(self, header: bytes, packet: bytes) -> PeerPath | None:
+        path = self._expected[header](packet)
+        if path is not None:
+            del self._expected[header]
+        return path
 
     def report(self) -> None:
         """Tells the slot what its connections have in flight."""

@@ -67,7 +67,7 @@ class UdpSocket:
         self._loop = asyncio.get_running_loop()
         self._waiting = False
         self.lost = 0
-        self.socket = _open(bind, mark)
+        self.socket = open_socket(bind, mark)
         self._loop.add_reader(self.socket.fileno(), self._readable)
 
     @property
@@ -149,7 +149,8 @@ class UdpSocket:
         self._receiver.handle_writable()
 
 
-def _open(bind: Address, mark: int) -> socket.socket:
+def open_socket(bind: Address, mark: int = 0) -> socket.socket:
+    """A UDP socket with everything that circuits need of the kernel. Raises ConfigError."""
     family = socket.AF_INET6 if ":" in bind[0] else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_DGRAM)
     try:

@@ -39,8 +39,8 @@ class Flow:
         "owner",
         "stream",
         "window",
-        "wrote",
         "write_wanted",
+        "wrote",
     )
 
     def __init__(self, peer: Peer, flow_id: bytes, stream: int, budget: Budget) -> None:
