@@ -14,8 +14,6 @@ from warren.fabric.identity import files, keys, statements
 
 STATE = Path("/var/lib/warren/agent")
 SOCKET = Path("/run/warren/agent.sock")
-MARK = 0x77AA
-"""SO_MARK of the agent's own packets: a rule sends them past the routes that lead into the TUN."""
 
 
 @dataclass(frozen=True, slots=True)

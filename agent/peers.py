@@ -212,6 +212,13 @@ class Peers:
         for then in waiting:
             then(None, reason)
 
+    def ended(self, path: PeerPath, reason: Reason) -> None:
+        """The circuit of a peer connection is over, and no other takes its place (yet)."""
+        for state in self.states():
+            if state.path is path and state.peer is not None:
+                state.peer.close(reason, self._loop.time())
+                path.flush()
+
     def flush(self, state: PeerState) -> None:
         if state.path is not None:
             state.path.flush()

@@ -15,7 +15,6 @@ from warren.connector.flows import Counts, Flows, elapsed
 from warren.connector.gate import Gate
 from warren.fabric.aio.circuits import CircuitSocket, PeerPath
 from warren.fabric.aio.node import Identity, Node
-from warren.fabric.core.attachment import CircuitOffered
 from warren.fabric.core.credit import Budget
 from warren.fabric.core.engine import Limits, ServerConfig
 from warren.fabric.core.errors import ConfigError, DeniedError, WireError
@@ -120,9 +119,8 @@ class Connector:
     def welcomed(self, welcome: say.Welcome) -> None:
         self.gate.clock(welcome.edge, welcome.time, elapsed())
 
-    def offered(self, offered: CircuitOffered, circuit_socket: CircuitSocket) -> None:
+    def offered(self, offer: Offer, circuit_socket: CircuitSocket) -> None:
         """Keeps the offer until the agent's first packet; a further circuit of a living connection joins it."""
-        offer = offered.offer
         known = self._by_peer.get(offer.peer)
         if known is not None and known.path is not None and known.peer is not None:
             if known.peer.key == offer.key:

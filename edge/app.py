@@ -106,7 +106,7 @@ class Edge:
                 else snapshot.tunnel(member.tunnel) is None
             )
             if gone:
-                self.circuits.expel(member.key, Reason.DEVICE_UNKNOWN, self._loop.time())
+                self.connections.attachments.expel(member.key, Reason.DEVICE_UNKNOWN, self._loop.time())
         self.connections.flush()
 
     # ---- packets ----

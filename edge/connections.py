@@ -62,7 +62,8 @@ class NodeConnection:
 
     @property
     def proved(self) -> bool:
-        return self.attachment is not None or (self.session is not None and self.session.node is not None)
+        attached = self.attachment is not None and self.attachment.member is not None
+        return attached or (self.session is not None and self.session.node is not None)
 
     def drain(self, now: float) -> None:
         for event in self._streams.drain(now):

@@ -20,27 +20,16 @@ from warren.fabric.aio.call import Call
 from warren.fabric.aio.circuits import CircuitSocket
 from warren.fabric.aio.lookup import edge_address
 from warren.fabric.core import session as core
-from warren.fabric.core.attachment import (
-    AttachmentEvent,
-    CircuitDropped,
-    CircuitFarAway,
-    CircuitFarMoved,
-    CircuitGiven,
-    CircuitOffered,
-    CircuitRefused,
-    CircuitResized,
-    CircuitSuspect,
-    NodeAttached,
-    NodeAttachment,
-    NodeRejected,
-)
+from warren.fabric.core.attachment import Attachment, AttachmentClosed, AttachmentEvent
+from warren.fabric.core.attachment import Identity as Shown
 from warren.fabric.core.backoff import Backoff
 from warren.fabric.core.engine import Address, ClientConfig, Engine, Limits, PathChange
 from warren.fabric.core.errors import DeniedError
 from warren.fabric.core.link import LinkClosed, LinkEvent, LinkReady
+from warren.fabric.core.messages import attachment as switch_says
 from warren.fabric.core.messages import session as say
 from warren.fabric.core.messages.attachment import LABEL as ATTACH_LABEL
-from warren.fabric.core.messages.attachment import Circuit
+from warren.fabric.core.messages.attachment import Circuit, Offer
 from warren.fabric.core.messages.session import LABEL as SESSION_LABEL
 from warren.fabric.core.reasons import Reason
 from warren.fabric.identity import certificates
@@ -91,7 +80,7 @@ class Owner(Protocol):
     def welcomed(self, welcome: say.Welcome) -> None:
         """Connector: accepted."""
 
-    def offered(self, offer: CircuitOffered, socket: CircuitSocket) -> None:
+    def offered(self, offer: Offer, socket: CircuitSocket) -> None:
         """Connector: an agent asks for a circuit."""
 
     def dropped(self, circuit: bytes, socket: CircuitSocket) -> None:
@@ -114,11 +103,10 @@ class Node:
         self._mark = mark
         self._loop = asyncio.get_running_loop()
         self._call: Call | None = None
-        self._attachment: NodeAttachment | None = None
+        self._attachment: Attachment | None = None
         self._session: core.AgentSession | core.ConnectorSession | None = None
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._address: Address | None = None
-        self._edge_boot = b""
         self._circuits: dict[int, asyncio.Future[Circuit]] = {}
         self._decisions: dict[int, asyncio.Future[say.Granted]] = {}
         self._queries: dict[int, asyncio.Future[say.Answer | say.HostRoute]] = {}
@@ -162,6 +150,7 @@ class Node:
             timed_out=self._timed_out,
         )
         try:
+            self._attachment = self._attach(call)
             call.start()
             await self._ended
             if self._entered:
@@ -222,33 +211,31 @@ class Node:
     # ---- the link ----
 
     def _link_event(self, event: LinkEvent) -> None:
+        if self._attachment is not None:
+            self._attachment.handle_link(event, self._loop.time())
         match event:
             case LinkReady():
-                self._begin(event)
+                self._enter(event)
             case LinkClosed(code, detail, _):
                 reason = Reason.of(code) if 0 < code < 0x100 else Reason.JUDGE_AWAY
-                words = reason.text if reason.code and code < 0x100 else (detail or "no answer")
-                self._away(reason, words)
+                self._away(reason, detail or "no answer")
                 if not self._ended.done():
                     self._ended.set_result(None)
 
-    def _begin(self, ready: LinkReady) -> None:
+    def _attach(self, call: Call) -> Attachment:
+        """Claims the slots of before: the switch gives them back if it still is the same process."""
+        who = self._identity
+        shown = Shown(who.role, self.boot, who.key, who.certificates, who.statement)
+        slots = tuple(s.slot.id for s in self.sockets if s.slot is not None)
+
+        def sign(challenge: bytes, leaf: bytes) -> bytes:
+            return who.sign(ATTACH_LABEL, challenge, leaf)
+
+        return Attachment(call.link, shown, sign, self._loop.time(), slots)
+
+    def _enter(self, ready: LinkReady) -> None:
         assert self._call is not None
         who, link = self._identity, self._call.link
-        kept = ready.boot == self._edge_boot
-        self._edge_boot = ready.boot
-        slots = tuple(s.slot.id for s in self.sockets if s.slot is not None) if kept else ()
-        self._attachment = NodeAttachment(link, who.role)
-        self._attachment.start(
-            ready,
-            boot=self.boot,
-            key=who.key,
-            signature=who.sign(ATTACH_LABEL, ready.challenge, ready.leaf),
-            certificates=who.certificates,
-            statement=who.statement,
-            slots=slots,
-            now=self._loop.time(),
-        )
         enter = say.Enter(
             who.role,
             self.boot,
@@ -266,7 +253,8 @@ class Node:
         return self._attachment_events() | self._session_events()
 
     def _timeout(self) -> float | None:
-        return self._attachment.poll_timeout() if self._attachment is not None else None
+        due = self._attachment.poll_timeout() if self._attachment is not None else None
+        return due[0] if due is not None else None
 
     def _timed_out(self, now: float) -> None:
         if self._attachment is not None:
@@ -283,38 +271,31 @@ class Node:
 
     def _attachment_event(self, event: AttachmentEvent) -> None:
         match event:
-            case NodeAttached(slots):
+            case switch_says.Attached(slots=slots):
                 for given in slots:
-                    if given.index < len(self.sockets):
-                        self.sockets[given.index].given(given.id, given.key)
+                    self.sockets[given.index].given(given.id, given.key)
                 self._attached = True
                 self._look_ready()
-            case NodeRejected(reason):
-                self._away(reason, reason.text)
-            case CircuitGiven(circuit):
-                future = self._circuits.pop(circuit.request, None)
-                if future is not None and not future.done():
-                    future.set_result(circuit)
-            case CircuitRefused(request, reason):
-                future = self._circuits.pop(request, None)
-                if future is not None and not future.done():
-                    future.set_exception(DeniedError(reason))
-            case CircuitOffered(offer):
-                if offer.index < len(self.sockets):
-                    self._owner.offered(event, self.sockets[offer.index])
-            case CircuitDropped(circuit, _):
+            case switch_says.Rejected(reason):
+                self._away(Reason.of(reason), Reason.of(reason).text)
+            case switch_says.Circuit(request):
+                _settle(self._circuits.pop(request, None), event, DeniedError(Reason.CANCELLED))
+            case switch_says.NoCircuit(request, reason):
+                _settle(self._circuits.pop(request, None), None, DeniedError(Reason.of(reason)))
+            case switch_says.Offer(index=index):
+                self._owner.offered(event, self.sockets[index])
+            case switch_says.Drop(circuit):
                 for circuit_socket in self.sockets:
-                    if circuit_socket.path(circuit) is not None:
-                        self._owner.dropped(circuit, circuit_socket)
-            case CircuitResized(circuit, size):
+                    self._owner.dropped(circuit, circuit_socket)
+            case switch_says.Resized(circuit, size):
                 self._on_path(circuit, lambda path: path.resize(size))
-            case CircuitFarMoved(circuit, moved):
+            case switch_says.FarMoved(circuit, moved):
                 kind = PathChange.MOVED if moved else PathChange.REBOUND
                 self._on_path(circuit, lambda path: path.changed(kind))
-            case CircuitSuspect(circuit):
+            case switch_says.Suspect(circuit):
                 self._on_path(circuit, lambda path: path.socket.suspect())
-            case CircuitFarAway():
-                pass  # another edge's standby comes with several edges
+            case switch_says.FarAway() | AttachmentClosed():
+                pass  # a standby through another edge comes with several edges; the link tells of its end itself
 
     def _on_path(self, circuit: bytes, do: Callable[..., None]) -> None:
         for circuit_socket in self.sockets:
@@ -361,7 +342,9 @@ class Node:
         """A circuit for a peer connection. Raises DeniedError."""
         if self._attachment is None or self.state != "connected":
             raise DeniedError(Reason.JUDGE_AWAY, self.reason)
-        request = self._attachment.ask(index, peer, permit, boot=boot, tried=tried)
+        request = self._attachment.ask(index, peer, permit, self._loop.time(), boot=boot, tried=tried)
+        if request is None:
+            raise DeniedError(Reason.LIMIT, "circuits asked for")
         future = self._circuits[request] = self._loop.create_future()
         self.flush()
         circuit = await _answer(future, self._circuits, request)
@@ -403,7 +386,7 @@ class Node:
     def drop(self, circuit: bytes, reason: Reason) -> None:
         """Ends a circuit."""
         if self._attachment is not None:
-            self._attachment.drop(circuit, reason)
+            self._attachment.drop(circuit, reason, self._loop.time())
             self.flush()
 
 
