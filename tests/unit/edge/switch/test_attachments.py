@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from tests.unit.fabric.core.pair import Side, face, pair
-from warren.edge.switch.attachments import Attachments, Lobby
+from warren.edge.switch.attachments import Attachment, Attachments
 from warren.edge.switch.circuits import Circuits
 from warren.edge.switch.model import Admission, Limits
 from warren.fabric.core import frames
-from warren.fabric.core.attachment import Attachment, AttachmentClosed, AttachmentEvent, Identity, State
+from warren.fabric.core.attachment import Attachment as NodeAttachment
+from warren.fabric.core.attachment import AttachmentClosed, AttachmentEvent, Identity, State
 from warren.fabric.core.engine import Closed
 from warren.fabric.core.frames import Challenge
 from warren.fabric.core.link import Link, greet
@@ -48,8 +49,11 @@ class Edge:
     def __init__(self, limits: Limits | None = None) -> None:
         rnd = random.Random(5).randbytes
         self.core = Circuits(BOOT, lambda permit, key: permit.decode(), rnd, 0.0, limits)
-        self.attachments = Attachments(self.core, self.admit, rnd)
+        self.attachments = Attachments(self.core, self.admit)
+        self.random = rnd
         self.sides: list[tuple[Side, Streams]] = []
+        self.found: dict[Side, Attachment] = {}
+        self.flushed = 0
 
     @staticmethod
     def admit(attach: Attach, challenge: bytes) -> Admission | Reason:
@@ -60,24 +64,33 @@ class Edge:
 
     def accept(self, side: Side, now: float) -> None:
         connection = face(side)
-        challenge = self.attachments.enter(connection, now)
-        if challenge is None:
-            connection.close(Reason.LIMIT.code, "full", now)
-            return
+        challenge = self.random(32)
 
         def then(messages: MessageStream[Any, Any], message: Any, now: float) -> StreamHandler | None:
-            return self.attachments.attach(connection, messages, message, now) if isinstance(message, Attach) else None
+            if not isinstance(message, Attach):
+                return None
+            family = messages.become(TO_SWITCH, TO_NODE)
+            found = self.found[side] = self.attachments.begin(
+                family, message, challenge, flush=self.flush, close=lambda reason: close(reason), now=now
+            )
+            return found
+
+        def close(reason: Reason) -> None:
+            connection.close(reason.code, reason.text, now)
 
         streams = Streams(connection, lambda stream, *_: FirstMessage(streams, stream, TO_SWITCH, then))
         self.sides.append((side, streams))
         greet(connection, challenge, BOOT)
 
+    def flush(self) -> None:
+        self.flushed += 1
+
     def step(self, now: float) -> None:
         for side, streams in self.sides:
             for event in streams.drain(now):
-                if isinstance(event, Closed):
-                    self.attachments.handle_closed(face(side), now)
-        self.attachments.drain(now)
+                if isinstance(event, Closed) and side in self.found:
+                    self.found[side].gone(now)
+        self.attachments.flush(now)
 
 
 class Home:
@@ -91,7 +104,7 @@ class Home:
         self.link = Link(face(client))
         secret = key or identity.key
         sign = lambda challenge, leaf: signature(secret, challenge, leaf)  # noqa: E731
-        self.attachment = Attachment(self.link, identity, sign, now, slots)
+        self.attachment = NodeAttachment(self.link, identity, sign, now, slots)
         self.events: list[AttachmentEvent] = []
         edge.accept(server, now)
         self.step(now)
@@ -141,7 +154,7 @@ def test_attached_with_two_slots() -> None:
     assert attached.boot == agent.attachment.boot == BOOT
     assert agent.attachment.state is State.ATTACHED
     assert edge.attachments.counters == {"attached_agent": 1}
-    assert edge.attachments.lobby.poll_timeout() is None
+    assert edge.flushed
 
 
 def test_a_wrong_signature_is_rejected_with_its_reason() -> None:
@@ -195,7 +208,7 @@ def test_an_ask_without_a_connector_is_answered_in_the_end() -> None:
     request = agent.attachment.ask(0, b"p" * 16, b"T", 0.0)
     assert request is not None
     agent.step()
-    edge.attachments.handle_timeout(5.0)
+    edge.core.handle_timeout(5.0)
     agent.step(5.0)
     assert agent.events[-1] == NoCircuit(request, Reason.TUNNEL_DOWN.code)
 
@@ -232,30 +245,10 @@ def test_connectors_beat_every_second_agents_every_twenty() -> None:
     assert {member.heard for member in agent.edge.core.members} == {20.0, 1.0}
 
 
-def test_whoever_does_not_prove_himself_is_closed() -> None:
-    edge = Edge()
-    client, server = pair()
-    edge.accept(server, 0.0)
-    assert edge.attachments.poll_timeout() == 5.0  # the core's sweep
-    edge.attachments.handle_timeout(9.9)
-    assert client.closed is None
-    edge.attachments.handle_timeout(10.0)
-    assert client.closed == Closed(Reason.TIMED_OUT.code, Reason.TIMED_OUT.text, False)
-
-
-def test_the_unproved_are_bounded() -> None:
-    edge = Edge()
-    edge.attachments.lobby = Lobby(most=2)
-    sides = [pair() for _ in range(3)]
-    for _, server in sides:
-        edge.accept(server, 0.0)
-    assert [client.closed is not None for client, _ in sides] == [False, False, True]
-
-
 def test_a_node_gives_up_on_a_switch_that_never_answers() -> None:
     client, _ = pair()
     link = Link(face(client))
-    attachment = Attachment(link, AGENT, lambda challenge, leaf: b"", 0.0)
+    attachment = NodeAttachment(link, AGENT, lambda challenge, leaf: b"", 0.0)
     due = attachment.poll_timeout()
     assert due is not None
     attachment.handle_timeout(due[0])
@@ -265,16 +258,13 @@ def test_a_node_gives_up_on_a_switch_that_never_answers() -> None:
     assert attachment.poll_event() == AttachmentClosed(Reason.TIMED_OUT, Reason.TIMED_OUT.text, True)
 
 
-def test_nobody_attaches_twice_on_one_connection() -> None:
-    edge = Edge()
-    agent = Home(edge, AGENT)
-    second = Attachment(agent.link, AGENT, lambda challenge, leaf: b"", 0.0)
-    assert agent.link.ready is not None
-    second.handle_link(agent.link.ready, 0.0)
+def test_nobody_attaches_twice_on_one_stream() -> None:
+    edge, agent, _ = three()
+    agent.side.write(0, TO_SWITCH.encode(Attach("agent", b"", b"", b"")))
     agent.step()
     assert agent.side.closed is not None
     assert agent.side.closed.code == Reason.PROTOCOL.code
-    assert not edge.core.members
+    assert len(edge.core.members) == 1
 
 
 @pytest.mark.parametrize("body", [b"\xc1", b"\x81\xa4type\xa4Nope", b"\x81\xa4type\xa3Ask", b"\xff" * 9])
