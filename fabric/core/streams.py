@@ -175,7 +175,48 @@ class Streams:
         handler = self._adopt(stream, bidirectional, now) if self._adopt else None
         if handler is not None:
             self._handlers[stream] = handler
-            return
+        else:
+            self.refuse(stream, bidirectional)
+
+    def refuse(self, stream: int, bidirectional: bool) -> None:
+        """Ends a stream that nobody here handles."""
         self.connection.stop(stream, Reason.PROTOCOL.code)
         if bidirectional:
             self.connection.reset(stream, Reason.PROTOCOL.code)
+
+
+Then = Callable[[MessageStream[Any, Any], Any, float], StreamHandler | None]
+"""(the stream, its first message, now) → who handles it from here on; None: it is refused."""
+
+
+class FirstMessage:
+    """Reads the first message of a stream that the peer opened, to know whose it is. The stream's rest goes to the
+    handler that `then` names, which may make the stream its family's by `MessageStream.become`."""
+
+    def __init__(self, streams: Streams, stream: int, codec: Codec[Any], then: Then) -> None:
+        """`codec`: of the union of all first messages."""
+        self._streams = streams
+        self._messages: MessageStream[Any, Any] = MessageStream(streams.connection, stream, codec, codec)
+        self._then = then
+
+    def handle_readable(self, stream: int, now: float) -> None:
+        messages = self._messages.handle_readable(at_most=1)
+        if messages:
+            self._hand_over(stream, messages[0], now)
+        elif self._streams.connection.finished(stream):
+            raise WireError("a stream without a message")
+
+    def handle_writable(self, stream: int, now: float) -> None:
+        self._messages.handle_writable()
+
+    def handle_ended(self, stream: int, event: StreamReset | StreamStopped, now: float) -> None:
+        self._streams.forget(stream)
+
+    def _hand_over(self, stream: int, message: Any, now: float) -> None:
+        handler = self._then(self._messages, message, now)
+        if handler is None:
+            self._streams.forget(stream)
+            self._streams.refuse(stream, True)
+            return
+        self._streams.register(stream, handler)
+        handler.handle_readable(stream, now)
