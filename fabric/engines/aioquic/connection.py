@@ -65,6 +65,7 @@ class AioquicConnection:
         self._streams: dict[int, Stream] = {}
         self._wanting: dict[int, Stream] = {}
         self._resets: dict[int, None] = {}
+        self._over: dict[int, None] = {}
         self._datagrams: deque[bytes] = deque()
         self._datagram_bytes = 0
         self._queued = 0
@@ -312,6 +313,8 @@ class AioquicConnection:
         """Our record of a stream that an event is about; makes it for a stream that the peer has just opened."""
         record = self._streams.get(stream)
         if record is None:
+            if stream in self._over:
+                return None  # what arrives late for it opens nothing anew
             core = self._core.stream(stream)
             if core is None or (stream & 1 == 0) == self._core.configuration.is_client:
                 return None
@@ -361,8 +364,10 @@ class AioquicConnection:
 
     def _forget(self, stream: int, record: Stream) -> None:
         """A stream that is over on both sides needs no record; the library keeps its own until all is acknowledged."""
-        if record.read_over and record.write_over:
-            self._streams.pop(stream, None)
+        if record.read_over and record.write_over and self._streams.pop(stream, None) is not None:
+            self._over[stream] = None
+            if len(self._over) > RESETS_REMEMBERED:
+                del self._over[next(iter(self._over))]
 
     def _offer(self) -> None:
         """Writable, once a quarter of the send buffer is free again."""
