@@ -216,6 +216,21 @@ def test_kill_9_leaves_nothing(tmp_path: Path) -> None:
     assert list(etc.iterdir()) == [etc / "resolv.conf"]
 
 
+@in_throwaway_namespace
+def test_a_new_agent_waits_for_the_old_ones_guardian(tmp_path: Path) -> None:
+    add_lan("172.16.5.1", 24)
+    etc, before, directory = etc_of(tmp_path), host_state(), tmp_path / "state"
+    reader, writer = os.pipe()
+    agent = in_child(lambda: start_agent(directory, etc, ready=writer))
+    os.read(reader, 20)
+    os.kill(agent, signal.SIGKILL)
+    os.waitpid(agent, 0)
+    journal = Journal.open(directory, UNDOERS)  # at once
+    assert journal.left_over.undone == 0
+    assert host_state() == before
+    assert (etc / "resolv.conf").read_bytes() == BEFORE
+
+
 @pytest.mark.parametrize("kind", ["address", "route", "rule", "resolv.conf"])
 @in_throwaway_namespace
 def test_killed_between_entry_and_change(tmp_path: Path, kind: str) -> None:
