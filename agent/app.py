@@ -6,7 +6,7 @@ import asyncio
 import signal
 import socket
 import time
-from ipaddress import IPv4Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, ip_network
 from typing import Any
 
 import structlog
@@ -17,12 +17,13 @@ from warren.agent.capture.headers import FlowKey
 from warren.agent.config import AgentConfig, Device, load_device, require_root
 from warren.agent.control import ControlServer
 from warren.agent.dns import DnsFront
+from warren.agent.host import netlink
 from warren.agent.host.guardian import Guardian
 from warren.agent.host.journal import Journal
 from warren.agent.host.resolver import SystemResolver, open_resolver
 from warren.agent.host.routes import MARK, HostRoutes, NetworkChanges
 from warren.agent.host.undo import UNDOERS
-from warren.agent.names import Names, open_names
+from warren.agent.names import NameJournal
 from warren.agent.peers import Peers
 from warren.agent.status import describe
 from warren.agent.tcp import TcpJourney
@@ -37,6 +38,25 @@ from warren.fabric.engines import engine
 from warren.fabric.identity import keys, proof
 
 log = structlog.get_logger()
+
+
+class SyntheticNames:
+    """The synthetic addresses by the wall clock, as the journeys ask for them: packed addresses, names."""
+
+    def __init__(self, journal: NameJournal) -> None:
+        self.journal = journal
+
+    def address_of(self, vnet: str, name: str) -> bytes | None:
+        """None: every address of the range is in use."""
+        address = self.journal.address_of(vnet, name, time.time())
+        return address.packed if isinstance(address, IPv4Address) else None
+
+    def name_of(self, address: bytes) -> str | None:
+        owner = self.journal.owner_of(address, time.time()) if len(address) == 4 else None
+        return owner.name if owner is not None else None
+
+    def is_synthetic(self, address: bytes) -> bool:
+        return len(address) == 4 and IPv4Address(address) in self.journal.names.network
 
 
 class Agent:
@@ -54,11 +74,13 @@ class Agent:
         for note in self._journal.left_over.notes:
             log.warning("left over from an agent that was killed", note=note)
         self._guardian = Guardian.start(self._journal)
-        self.names: Names = open_names(config.state, time.time())
-        self.resolver_address = self.names.resolver
+        taken = [known.network for known in netlink.local_networks(config.interface)]
+        self.names = SyntheticNames(NameJournal.open(config.state / "names", taken))
+        self.resolver_address = self.names.journal.names.resolver_address
         local = frozenset({(self.resolver_address.packed, 53)})
         self.capture = Capture.open(CaptureConfig(name=config.interface, local=local))
-        self.routes = HostRoutes(self._journal, config.interface, self.names.host, (self.names.range,))
+        range_ = self.names.journal.names
+        self.routes = HostRoutes(self._journal, config.interface, range_.host_address, (range_.network,))
         self._resolver: SystemResolver | None = None
         self._changes: NetworkChanges | None = None
         identity = self._identity()
@@ -114,7 +136,7 @@ class Agent:
         for note in done.notes:
             log.warning("not put back", note=note)
         self.capture.close()
-        self.names.close()
+        self.names.journal.close()
         self._guardian.dismiss()
         self._journal.close()
 
