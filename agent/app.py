@@ -74,7 +74,7 @@ class Agent:
         for note in self._journal.left_over.notes:
             log.warning("left over from an agent that was killed", note=note)
         self._guardian = Guardian.start(self._journal)
-        taken = [known.network for known in netlink.local_networks(config.interface)]
+        taken = netlink.taken_networks(config.interface)
         self.names = SyntheticNames(NameJournal.open(config.state / "names", taken))
         self.resolver_address = self.names.journal.names.resolver_address
         local = frozenset({(self.resolver_address.packed, 53)})
