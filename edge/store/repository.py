@@ -21,8 +21,8 @@ from warren.edge.store.records import DEFAULT_NETWORK, Change, Device, Kind, Rou
 from warren.edge.store.snapshot import Snapshot, build
 from warren.fabric.core.errors import DeniedError
 from warren.fabric.core.reasons import Reason
+from warren.fabric.identity import tokens
 from warren.fabric.identity.keys import new_id
-from warren.fabric.identity.tokens import secret_hash
 
 WRITES: Mapping[str, Any] = {"writes": True}
 """Execution options of a connection that will write (`database.py` reads them)."""
@@ -205,7 +205,7 @@ class Repository:
         Raises DeniedError(ENROLMENT_KEY), also for a key that another device has.
         """
         table = schema.devices
-        spent = table.c.secret_hash == secret_hash(secret)
+        spent = table.c.secret_hash == tokens.secret_hash(secret)
         values.digest(thumbprint, "a thumbprint")
         async with self._change() as (connection, change):
             row = (await connection.execute(select(table).where(spent))).one_or_none()
