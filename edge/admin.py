@@ -1,7 +1,7 @@
 """The administrator's keys: made by `warren edge init`, kept in a directory of the administrator's, shown to no edge.
 
-    network.key, network.pem   the root of trust         edge-ca.key, edge-ca.pem   certifies edges
-    edges.signed               the list of edges
+network.key, network.pem   the root of trust         edge-ca.key, edge-ca.pem   certifies edges
+edges.signed               the list of edges
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,10 +101,16 @@ class Administrator:
         return EnrolmentKey(self.network, self.signed_edges, new_secret(), int(time.time()) + ENROLMENT_SECONDS)
 
 
-def create(admin_dir: Path, state_dir: Path, host: str, port: int, name: str) -> EdgeList:
-    """Makes a network and its first edge: keys into both directories, all or nothing. Raises ConfigError."""
-    edges = EdgeList(1, (Edge(keys.new_id(), host, port, check_name(name, "edge")),))
-    admin_files, state_files = _make(edges)
+def create(
+    admin_dir: Path, state_dir: Path, edge: Edge, make_store: Callable[[Path], None] = lambda path: None
+) -> None:
+    """Makes a network and its first edge: keys into both directories, then the store, all or nothing.
+
+    Raises ConfigError, and whatever `make_store` (which gets the store's path) raises.
+    """
+    refuse_existing(admin_dir, state_dir)
+    admin_files, state_files = _make(EdgeList(1, (edge,)))
+    store = state_dir / state.STORE
     with ExitStack() as undo:
         for directory, contents in ((admin_dir, admin_files), (state_dir, state_files)):
             fresh = not directory.exists()
@@ -113,14 +120,18 @@ def create(admin_dir: Path, state_dir: Path, host: str, port: int, name: str) ->
             for file, data in contents.items():
                 write_private(directory / file, data)
                 undo.callback((directory / file).unlink)
+        for path in (store, store.with_name(f"{store.name}-wal"), store.with_name(f"{store.name}-shm")):
+            undo.callback(path.unlink, missing_ok=True)
+        make_store(store)
         undo.pop_all()
-    return edges
 
 
 def refuse_existing(admin_dir: Path, state_dir: Path) -> None:
     """Raises ConfigError if either directory holds something already."""
     if any((admin_dir / file).exists() for file in (NETWORK_KEY, NETWORK, AUTHORITY_KEY, AUTHORITY, EDGES)):
-        raise ConfigError(f"a network's keys are in {admin_dir} already: give another --admin-dir, or keep that network")
+        raise ConfigError(
+            f"a network's keys are in {admin_dir} already: give another --admin-dir, or keep that network"
+        )
     if any((state_dir / file).exists() for file in (*state.CREDENTIALS, state.STORE)):
         raise ConfigError(f"an edge is in {state_dir} already: give another --state-dir, or keep that edge")
 

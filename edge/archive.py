@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import tarfile
 import tempfile
 import time
@@ -54,31 +55,36 @@ def restore(source: Path, state_dir: Path, *, force: bool = False) -> int:
         unpacked = Path(place)
         _unpack(source, unpacked)
         state.load_credentials(unpacked)
+        _refuse_full(state_dir, force=force)
         fresh = not state_dir.exists()
         private_directory(state_dir)
         with ExitStack() as undo:
             if fresh:
-                undo.callback(state_dir.rmdir)
-                undo.callback((state_dir / state.LOCK).unlink, missing_ok=True)
+                undo.callback(shutil.rmtree, state_dir)
             with state.locked(state_dir):
-                epoch = _replace(unpacked, state_dir, force=force)
+                epoch = _replace(unpacked, state_dir)
             undo.pop_all()
     return epoch
 
 
-def _replace(unpacked: Path, state_dir: Path, *, force: bool) -> int:
+def _replace(unpacked: Path, state_dir: Path) -> int:
     from warren.edge.store import backup as store
 
-    if not force and any(entry.name != state.LOCK for entry in state_dir.iterdir()):
-        raise ConfigError(f"{state_dir} is not empty: --force replaces the edge in it")
     epoch = asyncio.run(store.restore(unpacked / state.STORE, state_dir / state.STORE, int(time.time() * 1000)))
     for name in state.CREDENTIALS:
         write_private(state_dir / name, read_private(unpacked / name), replace=True)
     return epoch
 
 
+def _refuse_full(state_dir: Path, *, force: bool) -> None:
+    if state_dir.exists() and not state_dir.is_dir():
+        raise ConfigError(f"{state_dir} is no directory")
+    if not force and state_dir.exists() and any(entry.name != state.LOCK for entry in state_dir.iterdir()):
+        raise ConfigError(f"{state_dir} is not empty: --force replaces the edge in it")
+
+
 def _unpack(source: Path, place: Path) -> None:
-    read_private_mode(source)
+    _refuse_open(source)
     wanted = {*state.CREDENTIALS, state.STORE}
     try:
         with tarfile.open(source, mode="r:") as archive:
@@ -103,8 +109,7 @@ def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path) ->
             file.write(block)
 
 
-def read_private_mode(path: Path) -> None:
-    """Raises ConfigError unless the file is there and its owner's alone."""
+def _refuse_open(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except OSError as error:

@@ -1,8 +1,8 @@
 """An edge's state directory: what is in it, who it makes this edge, and the lock that a running edge holds.
 
-    network.pem   the network certificate          edge.pem, edge.key   leaf and edge CA; the leaf's key
-    edges.signed  the list of edges                grant.cert, .key     the edge CA's word on the grant key; the key
-    store.sqlite  tunnels, routes, devices         lock                 held while an edge runs or is restored
+network.pem   the network certificate          edge.pem, edge.key   leaf and edge CA; the leaf's key
+edges.signed  the list of edges                grant.cert, .key     the edge CA's word on the grant key; the key
+store.sqlite  tunnels, routes, devices         lock                 held while an edge runs or is restored
 """
 
 from __future__ import annotations
@@ -104,10 +104,11 @@ def locked(directory: Path) -> Iterator[None]:
     except OSError as error:
         raise ConfigError(f"{directory / LOCK} can't be opened: {error.strerror}") from None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"an edge runs on {directory}: stop it first") from None
         yield
-    except BlockingIOError:
-        raise ConfigError(f"an edge runs on {directory}: stop it first") from None
     finally:
         os.close(descriptor)
 
