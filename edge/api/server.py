@@ -38,25 +38,40 @@ async def serve(app: ASGIApp, path: Path, *, mode: int = SOCKET_MODE) -> AsyncIt
 
     A socket that nobody answers is replaced. Raises ConfigError: somebody answers it, it is no socket, no permission.
     """
-    listener = _listen(path, mode)
-    mine = os.stat(path).st_ino
+    listener, inode = _listen(path, mode)
+    server = _server(app)
+    try:
+        await server.startup(sockets=[listener])
+        try:
+            yield
+        finally:
+            await server.shutdown(sockets=[listener])
+    finally:
+        listener.close()
+        _remove(path, inode)
+
+
+def _server(app: ASGIApp) -> uvicorn.Server:
     config = uvicorn.Config(
-        app, lifespan="off", log_config=None, log_level="critical", access_log=False, ws="none",
-        server_header=False, date_header=False, limit_concurrency=REQUESTS_LIMIT, timeout_graceful_shutdown=STOP_SECONDS,
-    )  # fmt: skip
+        app,
+        lifespan="off",
+        ws="none",
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        limit_concurrency=REQUESTS_LIMIT,
+        timeout_graceful_shutdown=STOP_SECONDS,
+    )
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
-    try:
-        await server.startup(sockets=[listener])
-        yield
-    finally:
-        _remove(path, mine)
-        await server.shutdown(sockets=[listener])
+    return server
 
 
-def _listen(path: Path, mode: int) -> socket.socket:
-    """Bound under another name, given its mode, then moved into place: nobody sees it unready."""
+def _listen(path: Path, mode: int) -> tuple[socket.socket, int]:
+    """Bound under another name, given its mode, then moved into place: nobody sees it unready. Also its inode."""
     if len(os.fsencode(path)) > PATH_LIMIT:
         raise ConfigError(f"the admin socket's path {path} is longer than {PATH_LIMIT} bytes: choose a shorter one")
     fresh = path.with_name(path.name + ".new")
@@ -69,6 +84,7 @@ def _listen(path: Path, mode: int) -> socket.socket:
         fresh.chmod(mode)
         listener.listen(BACKLOG)
         listener.setblocking(False)
+        inode = fresh.lstat().st_ino
         fresh.replace(path)
     except OSError as error:
         listener.close()
@@ -76,7 +92,7 @@ def _listen(path: Path, mode: int) -> socket.socket:
     except BaseException:
         listener.close()
         raise
-    return listener
+    return listener, inode
 
 
 def _refuse_living(path: Path) -> None:

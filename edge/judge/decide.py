@@ -27,7 +27,7 @@ from warren.fabric.identity.grants import Grant, Issuer, Revision
 GRANT_SECONDS = 60.0
 """How long a grant opens flows."""
 PASS_SECONDS = 900.0
-"""How long a pass asks for circuits: the longest hold time (a connector keeps a silent agent's flows for 15 minutes)."""
+"""How long a pass asks for circuits: the longest hold time, 15 minutes."""
 PORT_LIMIT = 65_535
 
 

@@ -8,7 +8,6 @@ processes in one order. Before it commits, the new snapshot is read inside it; a
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -19,9 +18,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from warren.edge.store import rows, schema, values
 from warren.edge.store.errors import ExistsError, InUseError, InvalidError, LimitError, NotFoundError
 from warren.edge.store.records import DEFAULT_NETWORK, Change, Device, Kind, Route, Tombstone, Tunnel
-from warren.edge.store.snapshot import Snapshot
+from warren.edge.store.snapshot import Snapshot, build
 from warren.fabric.core.errors import DeniedError
 from warren.fabric.core.reasons import Reason
+from warren.fabric.identity import tokens
 from warren.fabric.identity.keys import new_id
 
 WRITES: Mapping[str, Any] = {"writes": True}
@@ -48,7 +48,7 @@ class Repository:
         self._engine = engine
         self._writer = engine.execution_options(**WRITES)
         self._order = asyncio.Lock()
-        self._snapshot = Snapshot()
+        self._snapshot = build(0, 0, (), (), ())
         self.on_change: Callable[[Snapshot, Change], None] = lambda snapshot, change: None
         """Called in the event loop after every change, in order; must not block."""
 
@@ -205,7 +205,7 @@ class Repository:
         Raises DeniedError(ENROLMENT_KEY), also for a key that another device has.
         """
         table = schema.devices
-        spent = table.c.secret_hash == hashlib.sha256(secret).hexdigest()
+        spent = table.c.secret_hash == tokens.secret_hash(secret)
         values.digest(thumbprint, "a thumbprint")
         async with self._change() as (connection, change):
             row = (await connection.execute(select(table).where(spent))).one_or_none()

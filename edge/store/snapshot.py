@@ -31,14 +31,14 @@ class VirtualNetwork:
 class Snapshot:
     """One state of the store. `devices` holds enrolled ones only, by the thumbprint of their key."""
 
-    epoch: int = 0
-    revision: int = 0
-    devices: Mapping[str, Device] = MappingProxyType({})
-    devices_by_id: Mapping[str, Device] = MappingProxyType({})
+    epoch: int
+    revision: int
+    devices: Mapping[str, Device]
+    devices_by_id: Mapping[str, Device]
     """Those that wait for their enrolment too."""
-    tunnels: Mapping[str, Tunnel] = MappingProxyType({})
-    routes: Mapping[str, Route] = MappingProxyType({})
-    networks: Mapping[str, VirtualNetwork] = MappingProxyType({})
+    tunnels: Mapping[str, Tunnel]
+    routes: Mapping[str, Route]
+    networks: Mapping[str, VirtualNetwork]
 
     def device(self, thumbprint: str) -> Device | None:
         """The enrolled device with this key."""
