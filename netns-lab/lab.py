@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -101,19 +102,30 @@ class Lab:
         self._state.release()
 
     def down(self) -> None:
-        """End every process of every host, and with them the namespaces; then the files. Good for a broken lab, too."""
+        """End every process of every host, and with them the namespaces; then the files. Good for a broken lab, too.
+
+        LabError if another process holds the lab: what it started in the hosts, only it can wait for.
+        """
+        owner = self._state.owner()
+        if owner is not None and owner.pid != os.getpid() and owner.is_alive():
+            raise LabError(f"lab {self.name!r} is held by process {owner.pid}: end that one first")
         self._state.close()
-        found = self._state.hosts().values()
-        for first in found:
-            if first.is_alive():
-                os.kill(first.pid, signal.SIGKILL)
+        alive = [first for first in self._state.hosts().values() if first.is_alive()]
+        processes = {os.readlink(f"/proc/{first.pid}/ns/pid") for first in alive}
+        for first in alive:
+            os.kill(first.pid, signal.SIGKILL)
         for host in self.hosts.values():
             for process in host.processes:
                 process.wait(GONE_WITHIN)
+
+        def gone() -> bool:
+            _reap_children_in(processes)
+            return not any(map(ProcessId.is_alive, alive))
+
+        wait_until(gone, f"the end of lab {self.name}", GONE_WITHIN)
         for parent in self._begun:
             parent.wait(GONE_WITHIN)
         self._begun.clear()
-        wait_until(lambda: not any(map(ProcessId.is_alive, found)), f"the end of lab {self.name}", GONE_WITHIN)
         self.hosts = {}
         self._state.remove()
 
@@ -165,6 +177,17 @@ def _read_all(popen: subprocess.Popen[bytes], deadline: float) -> str:
                 break
             parts.append(part)
     return b"".join(parts).decode(errors="replace")
+
+
+def _reap_children_in(namespaces: set[str]) -> None:
+    """Children of ours that nobody waits for, because a signal came while they were started.
+
+    The first process of a PID namespace does not end before the last zombie in it is gone.
+    """
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if os.readlink(process / "ns" / "pid") in namespaces:
+                os.waitpid(int(process.name), os.WNOHANG)  # ChildProcessError if it is not ours
 
 
 def _needed_folders() -> list[str]:

@@ -101,6 +101,14 @@ class LabState:
     def topology(self) -> str:
         return str(json.loads((self.directory / "lab.json").read_text())["topology"])
 
+    def owner(self) -> ProcessId | None:
+        """The process that holds the lab; None if it stays up by itself, or broke before it was written down."""
+        try:
+            owner = json.loads((self.directory / "lab.json").read_text())["owner"]
+        except FileNotFoundError:
+            return None
+        return None if owner is None else ProcessId(**owner)
+
     def hosts(self) -> dict[str, ProcessId]:
         """The first process of each host that came into being."""
         records = [path for folder in ("hosts", ENDING) for path in sorted((self.directory / folder).glob("*.json"))]
@@ -113,11 +121,8 @@ class LabState:
 
     def is_stale(self) -> bool:
         """Whoever made it has died, in the making or later, or one of its hosts has."""
-        try:
-            owner = json.loads((self.directory / "lab.json").read_text())["owner"]
-        except (FileNotFoundError, ValueError):
-            return True
-        if owner is not None and not ProcessId(**owner).is_alive():
+        owner = self.owner()
+        if not (self.directory / "lab.json").exists() or (owner is not None and not owner.is_alive()):
             return True
         return not all(host.is_alive() for host in self.hosts().values())
 

@@ -368,6 +368,7 @@ def lab_command(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_a_killed_holder_leaves_a_lab_that_down_clears_up(name: str) -> None:
     holder = subprocess.Popen([sys.executable, "-c", HOLD_A_LAB, name], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None and holder.stdout.readline() == "up\n"
+    assert f"is held by process {holder.pid}" in lab_command("down", "--name", name).stderr
     inside = namespaces(Lab.attach(name))
     holder.kill()
     holder.communicate()
