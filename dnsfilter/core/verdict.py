@@ -7,6 +7,7 @@ import enum
 import msgspec
 
 from warren.fabric.core.dnswire import TCP_MAX, Question
+from warren.fabric.core.selectors import Subject
 
 
 class Kind(enum.Enum):
@@ -26,16 +27,8 @@ class Kind(enum.Enum):
     MALFORMED = "malformed"
 
 
-class Client(msgspec.Struct, frozen=True):
-    """Who asks. Empty: not known."""
-
-    device: str = ""
-    user: str = ""
-    groups: frozenset[str] = frozenset()
-    tags: frozenset[str] = frozenset()
-    address: str = ""
-    """Source address, in presentation form."""
-    vnet: str = ""
+Client = Subject
+"""Who asks."""
 
 
 class Verdict(msgspec.Struct, frozen=True, gc=False):
