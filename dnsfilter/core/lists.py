@@ -113,6 +113,11 @@ class ListParser:
         if name is not None:  # the most frequent one first
             self._builder.plain(name, self.index, Scope.SELF, self._klass)
             return 1
+        if line[:2] == b"||" and line[-1:] == b"^":
+            name = host_wire(line[2:-1])
+            if name is not None:
+                self._builder.plain(name, self.index, Scope.TREE, self._klass)
+                return 1
         words = line.split()
         if len(words) > 1 and (words[0] in _SINKS or _is_address(words[0])):
             return self._hosts_line(words)

@@ -275,6 +275,11 @@ class RuleSet:
             return Match(found[0][1])
         return _merged(found, rules, self._zones)
 
+    @property
+    def has_addresses(self) -> bool:
+        """Whether addresses in answers trigger anything."""
+        return bool(self._addresses)
+
     def match_address(self, packed: bytes, kind: int, client: Subject) -> Match | None:
         """What lists say about an address (4 or 16 bytes) in an answer; the longest prefix decides within a list."""
         if not self._addresses:
