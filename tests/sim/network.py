@@ -214,9 +214,7 @@ class Network:
 
     # ---- topology
 
-    def host(
-        self, *addresses: str, up: Link | None = None, down: Link | None = None, nat: Nat | None = None
-    ) -> Host:
+    def host(self, *addresses: str, up: Link | None = None, down: Link | None = None, nat: Nat | None = None) -> Host:
         """A host; behind a NAT its addresses are private ones."""
         host = Host(self, list(addresses), up or Link(), down or Link(), nat)
         for address in [nat.public] if nat else addresses:
