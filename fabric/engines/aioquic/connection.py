@@ -477,8 +477,8 @@ class AioquicConnection:
 
     def send_datagram(self, data: bytes) -> bool:
         """See `Connection.send_datagram`."""
-        size = len(data)
-        if self._closed or size > self._core.datagram_room():
+        size, room = len(data), self._core.datagram_room()
+        if self._closed or not room or size > room:
             self.dropped["datagram_large"] += 1
             return False
         if self._queued + size > self._limits.datagram_queue:
@@ -525,7 +525,6 @@ class AioquicConnection:
     def resize(self, size: int) -> None:
         """See `Connection.resize`."""
         self._core.resize(size)
-        self._core.tally.large_lost = 0
         dropped = self._core.drop_large_datagrams()
         if dropped:
             self.dropped["datagram_resized"] += dropped
