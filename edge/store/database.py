@@ -14,7 +14,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from warren.edge.store import migrate
-from warren.edge.store.repository import WRITES, Repository
+from warren.edge.store.repository import Repository
 from warren.fabric.core.errors import ConfigError
 
 BUSY_SECONDS = 5
@@ -35,7 +35,7 @@ async def open_store(where: Path | str, *, create: bool = False) -> Repository:
         _prepare_file(Path(shown), create=create)
     engine = _engine(url)
     try:
-        async with engine.execution_options(**WRITES).begin() as connection:
+        async with engine.execution_options(locked=True).begin() as connection:
             await connection.run_sync(_bring_up, shown, create)
         repository = Repository(engine)
         await repository.refresh()
@@ -104,6 +104,6 @@ def _set_up_connection(connection: Any, _record: Any) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    """Who writes takes the lock at once: a reader that wants to write later would fail instead of wait."""
-    writes = connection.get_execution_options().get("writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    """A migration reads before it writes: it takes the lock at once, or two that start together would both go up."""
+    locked = connection.get_execution_options().get("locked", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if locked else "BEGIN")

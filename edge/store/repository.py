@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
 
 from sqlalchemy import Table, bindparam, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -23,9 +22,6 @@ from warren.fabric.core.errors import DeniedError
 from warren.fabric.core.reasons import Reason
 from warren.fabric.identity import tokens
 from warren.fabric.identity.keys import new_id
-
-WRITES: Mapping[str, Any] = {"writes": True}
-"""Execution options of a connection that will write (`database.py` reads them)."""
 
 TUNNELS_LIMIT = 1_000
 """Tunnels: a few kilobytes each in every edge's memory."""
@@ -46,7 +42,6 @@ class Repository:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
-        self._writer = engine.execution_options(**WRITES)
         self._order = asyncio.Lock()
         self._snapshot = build(0, 0, (), (), ())
         self.on_change: Callable[[Snapshot, Change], None] = lambda snapshot, change: None
@@ -229,7 +224,7 @@ class Repository:
         if not when:
             return
         query = update(schema.devices).where(schema.devices.c.id == bindparam("device")).values(seen=bindparam("at"))
-        async with self._writer.begin() as connection:
+        async with self._engine.begin() as connection:
             await connection.execute(query, [{"device": device, "at": at} for device, at in when.items()])
 
     async def delete_device(self, which: str, now: int) -> Device:
@@ -244,7 +239,7 @@ class Repository:
     @asynccontextmanager
     async def _change(self) -> AsyncIterator[tuple[AsyncConnection, _Step]]:
         async with self._order:
-            async with self._writer.begin() as connection:
+            async with self._engine.begin() as connection:
                 await connection.execute(
                     update(schema.state).where(rows.STATE_ROW).values(revision=schema.state.c.revision + 1)
                 )

@@ -3,6 +3,7 @@
 # ruff: noqa: ASYNC240 -- a test may wait for its disk
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import stat
 from contextlib import closing
@@ -35,6 +36,16 @@ async def test_a_new_store_is_for_its_owner_only(tmp_path: Path) -> None:
     again = await open_store(f"sqlite:///{path}")
     assert again.snapshot.epoch == 1
     await again.close()
+
+
+async def test_of_two_that_make_it_one_does(tmp_path: Path) -> None:
+    making = [open_store(tmp_path / "store.db", create=True) for _ in range(2)]
+    results = await asyncio.gather(*making, return_exceptions=True)
+    (made,) = [result for result in results if not isinstance(result, BaseException)]
+    await made.close()
+    (other,) = [result for result in results if isinstance(result, BaseException)]
+    assert isinstance(other, ConfigError)
+    assert "already" in str(other)
 
 
 async def test_what_is_no_store(tmp_path: Path) -> None:
