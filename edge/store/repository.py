@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from warren.edge.store import rows, schema, values
 from warren.edge.store.errors import ExistsError, InUseError, InvalidError, LimitError, NotFoundError
 from warren.edge.store.records import DEFAULT_NETWORK, Change, Device, Kind, Route, Tombstone, Tunnel
-from warren.edge.store.snapshot import Snapshot, build
+from warren.edge.store.snapshot import Snapshot, advance, build
 from warren.fabric.core.errors import DeniedError
 from warren.fabric.core.reasons import Reason
 from warren.fabric.identity import tokens
@@ -247,8 +247,14 @@ class Repository:
                 step = _Step(revision)
                 step.everything = (epoch, revision - 1) != (self._snapshot.epoch, self._snapshot.revision)
                 yield connection, step
-                snapshot = await rows.read_all(connection)
+                snapshot = await self._next(connection, step)
             self._swap(snapshot, step.result())
+
+    async def _next(self, connection: AsyncConnection, step: _Step) -> Snapshot:
+        if step.everything:
+            return await rows.read_all(connection)
+        changed = await rows.read_some(connection, step.changed)
+        return advance(self._snapshot, step.revision, changed, [tombstone.id for tombstone in step.deleted])
 
     def _swap(self, snapshot: Snapshot, change: Change) -> None:
         self._snapshot = snapshot
