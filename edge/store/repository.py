@@ -45,7 +45,7 @@ class Repository:
         self._order = asyncio.Lock()
         self._snapshot = build(0, 0, (), (), ())
         self.on_change: Callable[[Snapshot, Change], None] = lambda snapshot, change: None
-        """Called in the event loop after every change, in order; must not block."""
+        """Called in the event loop after every change, in order; must not block nor raise."""
 
     @property
     def snapshot(self) -> Snapshot:
