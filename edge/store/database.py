@@ -70,15 +70,15 @@ def _prepare_file(path: Path, *, create: bool) -> None:
             raise ConfigError(f"there is no store at {path}: `warren edge init` makes one")
         return
     try:
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        raise ConfigError(f"there is a store at {path} already: remove it first, or leave it as it is") from None
     except OSError as error:
         raise ConfigError(f"a store can't be made at {path}: {error.strerror}") from None
 
 
 def _bring_up(connection: Connection, where: str, create: bool) -> None:
     empty = migrate.is_empty(connection)
-    if create and not empty:
-        raise ConfigError(f"there is a store at {where} already: remove it first, or leave it as it is")
     if not empty and migrate.current(connection) is None:
         raise ConfigError(f"{where} is a database of something else")
     if empty and not create:

@@ -51,14 +51,14 @@ async def test_of_two_that_make_it_one_does(tmp_path: Path) -> None:
 async def test_what_is_no_store(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("hello, this is not a database at all\n" * 100)
     await refused(tmp_path / "text", "not a database")
-    await refused(tmp_path / "text", "not a database", create=True)
+    await refused(tmp_path / "text", "already", create=True)
     (tmp_path / "empty").touch()
     await refused(tmp_path / "empty", "is empty")
     with closing(sqlite3.connect(tmp_path / "other")) as other:
         other.execute("CREATE TABLE cats (name TEXT)")
     await refused(tmp_path / "other", "something else")
     await refused(tmp_path, "no store")
-    await refused(tmp_path, "directory", create=True)
+    await refused(tmp_path, "already", create=True)
     await refused(tmp_path / "no" / "where", "No such file", create=True)
     await refused("postgresql+asyncpg://u:secret@host/db", "postgresql is not supported yet")
     await refused("sqlite://", "needs a file")
