@@ -67,7 +67,9 @@ class Deployment:
         self.run_connector()
 
     def run_connector(self, *more: str) -> Process:
-        process = self.start("connector", self.connector, "connector", "run", "--token-file", "/root/office.token", *more)
+        process = self.start(
+            "connector", self.connector, "connector", "run", "--token-file", "/root/office.token", *more
+        )
         process.wait_for_output("connector ready", UP_WITHIN)
         return process
 
