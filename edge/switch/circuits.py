@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from warren.edge.switch.bindings import Bindings, Change
-from warren.edge.switch.budget import HintBudget
+from warren.edge.switch.budget import Bucket, HintBudget
 from warren.edge.switch.model import Admission, Circuit, Limits, Member, Slot
 from warren.fabric.core import frames
 from warren.fabric.core.engine import Address, Buffer
@@ -83,6 +83,7 @@ class Circuits:
             raise DeniedError(Reason.LIMIT, "attachments")
         key, role, boot, tunnel = admission
         member = Member(key, role, boot, tunnel, now)
+        member.budget = Bucket(self.limits.asks_per_second, self.limits.asks_burst, now)
         for id in claimed[: self.limits.slots_per_node]:
             slot = self._bindings.slots.get(id)
             if slot is not None and slot.node == key and slot.index not in member.slots:
@@ -167,7 +168,7 @@ class Circuits:
     def ask(self, member: Member, ask: say.Ask, now: float) -> None:
         """An agent asks for a circuit: answered by `Circuit` or `NoCircuit`, at once or within `ask_wait`."""
         member.heard = now
-        tunnel = self._tunnel(member, ask)
+        tunnel = self._tunnel(member, ask, now)
         if isinstance(tunnel, Reason):
             self._refuse(member, ask, tunnel)
         elif not self._connect(member, ask, tunnel, now):
@@ -191,11 +192,11 @@ class Circuits:
         if circuit is not None and slot is not None:
             self._tell(circuit.far(slot), say.Suspect(circuit.id))
 
-    def _tunnel(self, member: Member, ask: say.Ask) -> str | Reason:
+    def _tunnel(self, member: Member, ask: say.Ask, now: float) -> str | Reason:
         slot = member.slots.get(ask.index)
         if member.role != "agent" or slot is None or len(ask.peer) != 16:
             return Reason.PROTOCOL
-        if len(slot.circuits) >= self.limits.circuits_per_agent:
+        if len(slot.circuits) >= self.limits.circuits_per_agent or not (member.budget and member.budget.take(now)):
             return Reason.LIMIT
         return self._permitted(ask.permit, member.key)
 

@@ -135,6 +135,15 @@ def test_circuits_of_a_node_are_bounded() -> None:
     desk.circuit(agent, 4)
 
 
+def test_asks_of_a_node_are_budgeted() -> None:
+    desk = Desk(Limits(asks_per_second=1.0, asks_burst=3.0))
+    desk.connector()
+    agent = desk.agent()
+    kinds = [type(desk.ask(agent, n)) for n in range(5)]
+    assert kinds == [Circuit] * 3 + [NoCircuit] * 2
+    assert isinstance(desk.ask(agent, 9, now=1.0), Circuit)
+
+
 def test_drop_ends_a_circuit_and_tells_the_other_end_why() -> None:
     desk = Desk()
     connector, agent = desk.connector(), desk.agent()
