@@ -343,3 +343,35 @@ def test_a_cookie_is_for_one_address_and_ten_seconds() -> None:
         assert desk.core.poll_transmit() is None
     desk.core.handle_control(answer, here, 9.9)
     assert slot.address == here
+
+
+def test_an_answer_without_the_key_binds_nobody() -> None:
+    """Whoever copies a Bind gets a Challenge with a cookie for his own address, and still can't answer it."""
+    desk = Desk()
+    slot = desk.agent().slots[0]
+    here = ("203.0.113.66", 6666)
+    desk.core.handle_control(frames.bind(slot.id, slot.key, 1, False, 1232), here, 0.0)
+    challenge = frames.decode(desk.packet())
+    assert isinstance(challenge, frames.Challenge)
+    desk.core.handle_control(frames.answer(slot.id, b"x" * 16, 1, False, challenge.cookie), here, 0.1)
+    assert slot.address is None
+    assert desk.core.poll_transmit() is None
+    desk.core.handle_control(frames.bind(slot.id, b"x" * 16, 2, False, 1232), here, 0.2)
+    assert desk.core.poll_transmit() is None
+
+
+def test_an_answer_of_before_does_not_bring_an_old_address_back() -> None:
+    """Its cookie is still fresh, and it comes from the address that it was made for."""
+    desk = Desk()
+    agent = desk.agent()
+    slot, before = agent.slots[0], ("10.0.0.1", 1)
+    desk.core.handle_control(frames.bind(slot.id, slot.key, 1, False, 1232), before, 0.0)
+    challenge = frames.decode(desk.packet())
+    assert isinstance(challenge, frames.Challenge)
+    old = frames.answer(slot.id, slot.key, 1, False, challenge.cookie)
+    desk.core.handle_control(old, before, 0.1)
+    desk.packet()
+    now_at = desk.bind(agent, now=1.0, counter=2)
+    desk.core.handle_control(old, before, 2.0)
+    assert slot.address == now_at
+    assert desk.core.poll_transmit() is None

@@ -222,3 +222,20 @@ def test_whatever_happens_the_next_timer_is_ahead_and_nothing_grows(
                 slot.handle_control(bytes((frames.CONTROL,)) + ID + data, now)
         assert len(slot._out) <= OUT_LIMIT
         assert len(slot._answers) <= 4
+
+
+def test_a_forged_bound_is_nothing() -> None:
+    slot = Slot(0, ID, KEY, 0.0)
+    slot.handle_control(frames.bound(b"x" * 16, Bound(ID, 1, 1, 0, 1452)), 0.0)
+    assert not slot.bound
+    assert slot.poll_event() is None
+
+
+def test_a_switch_that_never_answers_is_asked_ever_more_rarely() -> None:
+    slot = Slot(0, ID, KEY, 0.0)
+    times = [0.0]
+    while times[-1] < 120.0:
+        times.append(fire(slot))
+        binds(slot)
+    assert sum(time < 60.0 for time in times) <= 64
+    assert sum(time > 61.0 for time in times) <= 13
