@@ -18,6 +18,7 @@ from warren.fabric.core.messages.attachment import (
     FarMoved,
     NoCircuit,
     Offer,
+    Rejected,
     Resized,
     Suspect,
 )
@@ -246,21 +247,35 @@ def test_a_second_attachment_takes_over_from_a_living_first() -> None:
     circuit = desk.circuit(agent)
     again = desk.agent(claim=tuple(slot.id for slot in agent.slots.values()))
     before = len(desk.heard(connector))
+    assert desk.heard(agent)[-1] == Rejected(Reason.CANCELLED.code)
+    assert agent not in desk.core.members
     desk.core.detach(agent, 1.0)
     assert len(desk.heard(connector)) == before
     desk.core.drop(connector, Drop(circuit), 1.0)
     assert desk.heard(again)[-1] == Drop(circuit)
 
 
-def test_slots_of_a_node_are_bounded() -> None:
+def test_slots_of_a_node_are_bounded_and_the_newest_attachment_wins() -> None:
     desk = Desk(Limits(slots_per_node=4))
-    first = desk.agent()
-    desk.agent()
-    with pytest.raises(DeniedError):
-        desk.agent()
-    desk.core.detach(first, 1.0)
+    connector, first = desk.connector(), desk.agent()
+    circuit = desk.circuit(first)
+    second, third = desk.agent(), desk.agent()
+    assert desk.heard(first)[-1] == Rejected(Reason.LIMIT.code)
+    assert desk.heard(connector)[-1] == Drop(circuit, Reason.PEER_GONE.code)
+    assert first not in desk.core.members
+    assert len(desk.core._bindings.slots) == 2 + 4
+    desk.core.detach(second, 1.0)
     desk.agent(now=2.0)
-    assert len(desk.core._bindings.slots) == 4
+    assert third in desk.core.members
+    assert len(desk.core._bindings.slots) == 2 + 4
+
+
+def test_an_attachment_that_takes_over_is_not_its_own_victim() -> None:
+    desk = Desk(Limits(slots_per_node=2))
+    agent = desk.agent()
+    again = desk.agent(claim=(agent.slots[0].id,))
+    assert sorted(again.slots) == [0, 1]
+    assert agent not in desk.core.members
 
 
 def test_attachments_are_bounded() -> None:
