@@ -173,7 +173,7 @@ def test_hostile_frames_end_at_most_their_own_connection(payload: bytes, who: st
 
 
 @given(payload=st.binary(min_size=4, max_size=200), kind=st.integers(0, 0x31))
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_random_frames_under_true_keys(payload: bytes, kind: int) -> None:
     global FUZZED
     if FUZZED.told(FUZZED.server, Closed) or FUZZED.told(FUZZED.client, Closed):
