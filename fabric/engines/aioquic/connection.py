@@ -52,9 +52,11 @@ RESETS_REMEMBERED = 1024
 """Streams that the peer reset and that are over: `finished` stays False for so many of them."""
 LEFT_REMEMBERED = 64
 """Streams, beyond those that may be open, that are over here and not yet in the library, before they are counted."""
-NO_ALPN = QuicErrorCode.CRYPTO_ERROR + 120
+CRYPTO_ERRORS = 0x100
+"""From here on 256 codes are TLS alerts (RFC 9001, section 4.8)."""
+NO_ALPN = CRYPTO_ERRORS + 120
 """TLS alert no_application_protocol."""
-BAD_CERTIFICATE = QuicErrorCode.CRYPTO_ERROR + 42
+BAD_CERTIFICATE = CRYPTO_ERRORS + 42
 """TLS alert bad_certificate (RFC 9001, section 4.8)."""
 
 
@@ -300,6 +302,8 @@ class AioquicConnection:
             self._closed = True
             self._wanting.clear()
             code, reason, ours = self._core.ending()
+            if not reason and CRYPTO_ERRORS <= code < CRYPTO_ERRORS + 256:
+                reason = f"TLS alert {code - CRYPTO_ERRORS}"
             self._events.append(Closed(code, reason, ours))
 
     def _handshake_completed(self, event: events.HandshakeCompleted) -> None:
