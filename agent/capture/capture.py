@@ -112,6 +112,7 @@ class Capture:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._handler: Handler | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._armed_at = 0.0
         self._accept_pause: asyncio.TimerHandle | None = None
 
     @classmethod
@@ -365,10 +366,10 @@ class Capture:
         if self._loop is None or at is None:
             return
         if self._timer is not None:
-            if self._timer.when() <= at:
+            if self._armed_at <= at:
                 return  # an early wake-up does no harm, and re-arms itself
             self._timer.cancel()
-        self._timer = self._loop.call_at(at, self._timeout)
+        self._timer, self._armed_at = self._loop.call_at(at, self._timeout), at
 
     def _timeout(self) -> None:
         self._timer = None

@@ -51,6 +51,23 @@ async def serve(app: ASGIApp, path: Path, *, mode: int = SOCKET_MODE) -> AsyncIt
         _remove(path, inode)
 
 
+def ensure_free(path: Path) -> None:
+    """Nobody answers on this socket: no edge is running here. Raises ConfigError."""
+    try:
+        kind = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(kind):
+        raise ConfigError(f"{path} is there and is no socket: remove it, or choose another admin socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return
+    raise ConfigError(f"another edge answers on {path}: stop it first, or choose another admin socket")
+
+
 def _server(app: ASGIApp) -> uvicorn.Server:
     config = uvicorn.Config(
         app,
@@ -78,7 +95,7 @@ def _listen(path: Path, mode: int) -> tuple[socket.socket, int]:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
-        _refuse_living(path)
+        ensure_free(path)
         fresh.unlink(missing_ok=True)
         listener.bind(str(fresh))
         fresh.chmod(mode)
@@ -93,22 +110,6 @@ def _listen(path: Path, mode: int) -> tuple[socket.socket, int]:
         listener.close()
         raise
     return listener, inode
-
-
-def _refuse_living(path: Path) -> None:
-    try:
-        kind = path.lstat().st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(kind):
-        raise ConfigError(f"{path} is there and is no socket: remove it, or choose another admin socket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1)
-        try:
-            probe.connect(str(path))
-        except (ConnectionRefusedError, FileNotFoundError):
-            return
-    raise ConfigError(f"another edge answers on {path}: stop it first, or choose another admin socket")
 
 
 def _remove(path: Path, inode: int) -> None:

@@ -103,7 +103,7 @@ class Flow:
 
     def took(self, count: int, now: float) -> None:
         """The far socket took `count` bytes: returns credit when enough has gathered."""
-        offset = self.window.took(count, now, self._peer.smallest_round_trip())
+        offset = self.window.took(count, now, self._peer.round_trip())
         if offset is not None and self._ending is None:
             self._peer.tell_credit(self, offset)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -80,7 +81,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("thumbprint", "protocol", "port", "where", "route_id", "tunnel", "destination"), ALLOWED)
 def test_allowed(
-    thumbprint: str, protocol: str, port: int, where: dict[str, str], route_id: str, tunnel: str, destination: str
+    thumbprint: str, protocol: str, port: int, where: dict[str, Any], route_id: str, tunnel: str, destination: str
 ) -> None:
     decision = decide(SNAPSHOT, thumbprint, protocol, port, NOW, **where)
     assert isinstance(decision, Allowed)
@@ -92,7 +93,7 @@ def test_allowed(
 
 
 @pytest.mark.parametrize(("thumbprint", "protocol", "port", "where", "reason", "detail"), REFUSED)
-def test_refused(thumbprint: str, protocol: str, port: int, where: dict[str, str], reason: Reason, detail: str) -> None:
+def test_refused(thumbprint: str, protocol: str, port: int, where: dict[str, Any], reason: Reason, detail: str) -> None:
     decision = decide(SNAPSHOT, thumbprint, protocol, port, NOW, **where)
     assert isinstance(decision, Refused)
     assert decision.reason is reason

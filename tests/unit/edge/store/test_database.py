@@ -3,6 +3,7 @@
 # ruff: noqa: ASYNC240 -- a test may wait for its disk
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import stat
 from contextlib import closing
@@ -37,17 +38,27 @@ async def test_a_new_store_is_for_its_owner_only(tmp_path: Path) -> None:
     await again.close()
 
 
+async def test_of_two_that_make_it_one_does(tmp_path: Path) -> None:
+    making = [open_store(tmp_path / "store.db", create=True) for _ in range(2)]
+    results = await asyncio.gather(*making, return_exceptions=True)
+    (made,) = [result for result in results if not isinstance(result, BaseException)]
+    await made.close()
+    (other,) = [result for result in results if isinstance(result, BaseException)]
+    assert isinstance(other, ConfigError)
+    assert "already" in str(other)
+
+
 async def test_what_is_no_store(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("hello, this is not a database at all\n" * 100)
     await refused(tmp_path / "text", "not a database")
-    await refused(tmp_path / "text", "not a database", create=True)
+    await refused(tmp_path / "text", "already", create=True)
     (tmp_path / "empty").touch()
     await refused(tmp_path / "empty", "is empty")
     with closing(sqlite3.connect(tmp_path / "other")) as other:
         other.execute("CREATE TABLE cats (name TEXT)")
     await refused(tmp_path / "other", "something else")
     await refused(tmp_path, "no store")
-    await refused(tmp_path, "directory", create=True)
+    await refused(tmp_path, "already", create=True)
     await refused(tmp_path / "no" / "where", "No such file", create=True)
     await refused("postgresql+asyncpg://u:secret@host/db", "postgresql is not supported yet")
     await refused("sqlite://", "needs a file")
