@@ -65,7 +65,7 @@ class Edge:
         self.forwarder = Forwarder(self.circuits)
         attachments = Attachments(self.circuits, self._admit)
         server = ServerConfig((ALPN,), credentials.chain, credentials.key, ATTACH_LIMITS, retry=True)
-        endpoint = engine().endpoint(server, now)
+        endpoint = engine(config.engine).endpoint(server, now)
         self.connections = Connections(endpoint, boot, self.sessions, attachments, self._send)
         self._timer: asyncio.TimerHandle | None = None
         self._writing = False
