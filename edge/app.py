@@ -29,7 +29,6 @@ from warren.edge.switch.attachments import Attachments
 from warren.edge.switch.circuits import Circuits
 from warren.edge.switch.forward import Forwarder
 from warren.edge.switch.model import Admission
-from warren.fabric.aio.logs import set_up
 from warren.fabric.aio.udp import SOL_UDP, UDP_SEGMENT, open_socket
 from warren.fabric.core.engine import Address, Batch, Limits, ServerConfig
 from warren.fabric.core.errors import DeniedError
@@ -179,8 +178,6 @@ async def serve_edge(config: EdgeConfig, stop: asyncio.Event) -> None:
 def run(config: EdgeConfig) -> None:
     """Runs the edge in this process until SIGINT or SIGTERM."""
     import uvloop
-
-    set_up(config.log_level, config.log_format)
 
     async def main() -> None:
         stop = asyncio.Event()
