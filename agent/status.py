@@ -1,4 +1,4 @@
-"""What the agent is doing, as JSON for `--json` and as a screen for people: which flow goes where, and what does not."""
+"""What the agent is doing, as JSON and as a screen for people: which flow goes where, and what does not."""
 
 from __future__ import annotations
 

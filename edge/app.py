@@ -1,4 +1,4 @@
-"""The edge's process: one UDP port for circuits and QUIC, the judge and the switch behind it, the admin API beside it."""
+"""The edge's process: one UDP port for circuits and QUIC, judge and switch behind it, the admin API beside it."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class Rig:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 (a condition of sockets, which no event announces)
             await asyncio.sleep(0.001)
 
 
