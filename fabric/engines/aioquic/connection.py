@@ -9,7 +9,6 @@ What the library raises for bytes of a peer's ends that connection and nothing e
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Sequence
 from typing import Any
 
 import structlog
@@ -36,6 +35,7 @@ from warren.fabric.core.engine import (
 from warren.fabric.engines.aioquic.core import Core
 from warren.fabric.engines.aioquic.credentials import der, leaf_fault
 from warren.fabric.engines.aioquic.outbox import Outbox
+from warren.fabric.engines.aioquic.segments import split
 from warren.fabric.engines.aioquic.streams import Stream, Streams
 
 log = structlog.get_logger(__name__)
@@ -86,39 +86,12 @@ class AioquicConnection:
         data = buffer if type(buffer) is bytes else bytes(buffer)
         core = self._core
         authentic, tops = core.authentic, core.tops()
-        foreign: Sequence[tuple[int, int]] = ()
-        if not 0 < stride < len(data):
-            if not data.startswith(header):
-                return Received(False, False, ((0, len(data)),))
-            self._take(data[len(header) :] if header else data, PSEUDO, now)
-        else:
-            skip = len(header)
-            if skip and _mixed(data, stride, header):
-                foreign = self._take_own(data, stride, header, now)
-            else:
-                for start in range(0, len(data), stride):
-                    self._take(data[start + skip : start + stride], PSEUDO, now)
+        own, foreign = split(data, stride, header)
+        for datagram in own:
+            self._take(datagram, PSEUDO, now)
         fresh = core.authentic != authentic
         self._settle(now, heard=fresh)
         return Received(fresh, fresh and core.tops() > tops, foreign)
-
-    def _take_own(self, data: bytes, stride: int, header: bytes, now: float) -> list[tuple[int, int]]:
-        """Takes the segments with our header; returns the runs of each other one."""
-        foreign: list[tuple[int, int]] = []
-        skip = len(header)
-        other: bytes | None = None
-        for start in range(0, len(data), stride):
-            end = min(start + stride, len(data))
-            found = data[start : start + skip]
-            if found == header:
-                other = None
-                self._take(data[start + skip : end], PSEUDO, now)
-            elif found == other:
-                foreign[-1] = (foreign[-1][0], end)
-            else:
-                other = found
-                foreign.append((start, end))
-        return foreign
 
     def _take(self, datagram: bytes, address: Any, now: float) -> None:
         """One datagram into the library. What it raises before anything authenticated is the datagram's fault alone."""
@@ -505,9 +478,3 @@ class AioquicConnection:
             congestion_events=core.tally.events,
             phase=core.phase(),
         )
-
-
-def _mixed(data: bytes, stride: int, header: bytes) -> bool:
-    """Whether not every segment begins with `header`: a few slices instead of one comparison per segment."""
-    count = -(-len(data) // stride)
-    return any(data[place::stride].count(byte) != count for place, byte in enumerate(header))
