@@ -114,6 +114,9 @@ class Connector:
     def disconnected(self, reason: Reason, detail: str) -> None:
         pass
 
+    def forgotten(self, circuit_socket: CircuitSocket) -> None:
+        pass  # agents ask for circuits, and are offered to us anew
+
     def network(self, network: say.Network) -> None:
         pass
 
