@@ -35,7 +35,7 @@ async def serve(
 ) -> None:
     """Load the lists, listen, and refresh until `stop` is set. `ready` is told the ports."""
     config, state = settings.resolver_config(), Path(settings.state)
-    lists = _lists(settings, state)
+    lists = Lists(settings.lists, settings.policy, tuple(config.groups), state)
     resolver = Resolver(config, filter=_as_expected(settings, await lists.load(progress)))
     query_log = QueryLog(settings.log, state) if settings.log.enabled else None
     server = Server(resolver, ClientBook(settings.clients), settings.limit, query_log)
@@ -45,7 +45,7 @@ async def serve(
         if settings.tls is not None:
             context = _context(settings.tls)
             ports += [await server.listen_tls(address, context) for address in settings.tls.listen]
-        background.append(asyncio.create_task(_refresh(lists, resolver, settings.refresh_hours * 3600)))
+        background.append(asyncio.create_task(_refresh(settings, lists, resolver)))
         if query_log is not None:
             background.append(asyncio.create_task(query_log.run()))
         log.info("resolver ready", ports=ports, lists=len(settings.lists))
@@ -60,13 +60,6 @@ async def serve(
         await asyncio.gather(*background, return_exceptions=True)
 
 
-def _lists(settings: Settings, state: Path) -> Lists:
-    try:
-        return Lists(settings.lists, settings.policy, tuple(settings.resolver_config().groups), state)
-    except OSError as error:
-        raise ConfigError(f"state: {state}: {error.strerror}; name a directory that can be written to") from None
-
-
 def _as_expected(settings: Settings, filter_: Filter) -> Filter:
     for outcome in check(settings.expectations, filter_):
         if not outcome.holds:
@@ -74,15 +67,20 @@ def _as_expected(settings: Settings, filter_: Filter) -> Filter:
     return filter_
 
 
-async def _refresh(lists: Lists, resolver: Resolver, interval: float) -> None:
+async def _refresh(settings: Settings, lists: Lists, resolver: Resolver) -> None:
+    interval = settings.refresh_hours * 3600
     wait = lists.due_in(interval)
     while True:
         await asyncio.sleep(wait)
         wait = interval * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
         filter_ = await lists.refresh()
-        if filter_ is not None:
-            resolver.slot.current = filter_
+        if filter_ is None:
+            continue
+        try:
+            resolver.slot.current = _as_expected(settings, filter_)
             log.info("lists refreshed")
+        except ConfigError as error:
+            log.warning("new lists not used", error=str(error))
 
 
 def _context(settings: TlsSettings) -> ssl.SSLContext:

@@ -109,9 +109,9 @@ def log(
             raise ConfigError(f"{path}: there is no query log; set log.enabled in the configuration")
         for line in _lines(path, follow):
             said = json.loads(line)
-            if (not verdict or said["verdict"] == verdict) and (not device or said.get("device") == device):
-                if name in said["name"]:
-                    typer.echo(line)
+            wanted = verdict in ("", said["verdict"]) and device in ("", said.get("device", ""))
+            if wanted and name in said["name"]:
+                typer.echo(line)
 
 
 @policy_app.command("test")

@@ -26,6 +26,7 @@ from warren.dnsfilter.core.policy import CompiledPolicy, ListInfo, Policy, Polic
 from warren.dnsfilter.core.rules import RuleSet
 from warren.dnsfilter.core.stages.filtering import Filter
 from warren.dnsfilter.settings import ListSettings
+from warren.fabric.core.errors import ConfigError
 
 LIST_MAX_BYTES: Final = 256 << 20
 """Of one list: ten million names."""
@@ -75,7 +76,10 @@ class Lists:
         self._policy = policy if policy is not None else block_all(self._infos)
         self._groups = tuple(groups)
         self._directory = state / "lists"
-        self._directory.mkdir(parents=True, exist_ok=True)
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"state: {state}: {error.strerror}; name a directory that can be written to") from None
         CompiledPolicy(self._policy, self._infos, self._groups)
         self.states = {entry.name: self._read_state(entry) for entry in lists}
 
