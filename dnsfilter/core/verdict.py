@@ -26,6 +26,8 @@ class Kind(enum.Enum):
     """No upstream answered, or none may be asked."""
     MALFORMED = "malformed"
 
+    __hash__ = object.__hash__  # the members are their own; Enum's runs in Python, for every query counted
+
 
 Client = Subject
 """Who asks."""
