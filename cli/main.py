@@ -135,13 +135,15 @@ def _load(name: str, part: Part) -> Any:
     try:
         sub: typer.Typer = getattr(importlib.import_module(part.module), part.attribute)
     except ModuleNotFoundError as error:
-        sub = _stub(part, error)
-    command = typer.main.get_command(sub)
-    command.name = name
-    return command
+        return _stub(name, part, error)
+    whole = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+    whole.add_typer(sub, name=name)
+    whole.callback()(lambda: None)
+    group: Any = typer.main.get_command(whole)
+    return group.commands[name]
 
 
-def _stub(part: Part, error: ModuleNotFoundError) -> typer.Typer:
+def _stub(name: str, part: Part, error: ModuleNotFoundError) -> Any:
     stub = typer.Typer(add_completion=False)
     settings = {"ignore_unknown_options": True, "allow_extra_args": True}
 
@@ -149,7 +151,9 @@ def _stub(part: Part, error: ModuleNotFoundError) -> typer.Typer:
     def refuse() -> None:
         raise error
 
-    return stub
+    command = typer.main.get_command(stub)
+    command.name = name
+    return command
 
 
 def _missing(error: ModuleNotFoundError) -> str:

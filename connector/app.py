@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -113,6 +114,9 @@ class Connector:
     def disconnected(self, reason: Reason, detail: str) -> None:
         pass
 
+    def forgotten(self, circuit_socket: CircuitSocket) -> None:
+        pass  # agents ask for circuits, and are offered to us anew
+
     def network(self, network: say.Network) -> None:
         pass
 
@@ -207,8 +211,11 @@ class Connector:
         until = self._loop.time() + patience
         if self.counts.open:
             log.info("draining", flows=self.counts.open, seconds=patience)
-        while self.counts.open and self._loop.time() < until:
-            await asyncio.sleep(0.1)
+        while self.counts.open and (left := until - self._loop.time()) > 0:
+            self.counts.changed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self.counts.changed.wait()
 
     async def close(self) -> None:
         """Resets what is still open, and says goodbye."""

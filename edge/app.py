@@ -1,4 +1,4 @@
-"""The edge's process: one UDP port for circuits and QUIC, the judge and the switch behind it, the admin API beside it."""
+"""The edge's process: one UDP port for circuits and QUIC, judge and switch behind it, the admin API beside it."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Edge:
         self.forwarder = Forwarder(self.circuits)
         attachments = Attachments(self.circuits, self._admit)
         server = ServerConfig((ALPN,), credentials.chain, credentials.key, ATTACH_LIMITS, retry=True)
-        endpoint = engine().endpoint(server, now)
+        endpoint = engine(config.engine).endpoint(server, now)
         self.connections = Connections(endpoint, boot, self.sessions, attachments, self._send)
         self._timer: asyncio.TimerHandle | None = None
         self._writing = False

@@ -58,7 +58,7 @@ class Client:
         except (ValueError, RecursionError):
             decoded = None
         if decoded is None:
-            raise EdgeError(f"what answers on {self._path} is no edge (status {status}): give its socket by --socket")
+            raise EdgeError(f"what answers on {self._path} is no edge: give its socket by --socket")
         if status >= 400:
             said = decoded.get("error") if isinstance(decoded, dict) else None
             raise EdgeError(said if isinstance(said, str) and said else f"the edge answered with status {status}")
@@ -74,7 +74,9 @@ class Client:
             return f"you may not use {self._path}: become root, or a member of the group that owns it"
         if isinstance(error, TimeoutError):
             return f"the edge on {self._path} did not answer within {TIMEOUT:.0f} s: its log may say why"
-        return f"the edge on {self._path} can't be asked: {error or type(error).__name__}"
+        if isinstance(error, http.client.HTTPException):
+            return f"what answers on {self._path} is no edge: give its socket by --socket"
+        return f"the edge on {self._path} can't be asked: {error}"
 
 
 class _Connection(http.client.HTTPConnection):

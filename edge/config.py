@@ -13,9 +13,6 @@ ADMIN_SOCKET = Path("/run/warren/edge.sock")
 PORT = 4433
 """UDP port of an edge unless `--public` says another: what QUIC is often tried on, and free of privileges."""
 
-LOG_LEVELS = ("debug", "info", "warning", "error")
-LOG_FORMATS = ("text", "json")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EdgeConfig:
@@ -28,8 +25,8 @@ class EdgeConfig:
     listen_port: int = 0
     """UDP port; 0: the one that the list of edges gives this edge."""
     admin_socket: Path = ADMIN_SOCKET
-    log_level: str = "info"
-    log_format: str = "text"
+    engine: str | None = None
+    """QUIC engine; None: the best one installed."""
 
     def __post_init__(self) -> None:
         try:
@@ -38,7 +35,3 @@ class EdgeConfig:
             raise ConfigError(f"--listen-host {self.listen_host}: an IP address of this host is needed") from None
         if not 0 <= self.listen_port <= 65_535:
             raise ConfigError(f"--listen-port {self.listen_port}: 1 to 65535, or 0 for the port in the list of edges")
-        if self.log_level not in LOG_LEVELS:
-            raise ConfigError(f"--log-level {self.log_level}: one of {', '.join(LOG_LEVELS)} is needed")
-        if self.log_format not in LOG_FORMATS:
-            raise ConfigError(f"--log-format {self.log_format}: one of {', '.join(LOG_FORMATS)} is needed")

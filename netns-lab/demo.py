@@ -17,10 +17,9 @@ from types import FrameType
 from rich.console import Console
 from rich.markup import escape
 
+from warren.lab.deployment import Deployment
 from warren.lab.host import CommandError, Host
 from warren.lab.lab import Lab
-from warren.lab.process import Process
-from warren.lab.roles import create_tunnel, enrol, start_agent, start_connector, start_edge
 from warren.lab.services import DATABASE, DATABASE_PASSWORD, DATABASE_USER, start_services
 from warren.lab.state import LabError
 from warren.lab.topologies import OFFICE
@@ -36,11 +35,11 @@ class DemoError(Exception):
 
 
 class Demo:
-    """One run. `warren` keeps the daemons, so that their logs can be shown when a step fails."""
+    """One run. `warren` knows the daemons, so that their logs can be shown when a step fails."""
 
     def __init__(self, lab: Lab, console: Console) -> None:
         self.lab = lab
-        self.warren: dict[str, Process] = {}
+        self.warren: Deployment | None = None
         self._console = console
         self._number = 0
 
@@ -62,6 +61,7 @@ class Demo:
     def build(self) -> None:
         with self._step("A laptop at home, an edge on the internet, an office behind NAT"):
             self.lab.up()
+            self.warren = Deployment(self.lab, self._typed)
             self._note(", ".join(self.lab.hosts))
 
     def start_servers(self) -> None:
@@ -76,17 +76,16 @@ class Demo:
 
     def start_edge(self) -> None:
         with self._step("The edge, with a tunnel and its routes"):
-            self.warren["edge"] = start_edge(self.lab["edge"])
-            create_tunnel(self.lab["edge"])
+            self._deployment.edge_up()
+            self._deployment.make_tunnel()
 
     def start_connector(self) -> None:
         with self._step("The connector in the office dials out"):
-            self.warren["connector"] = start_connector(self.lab["connector"], self.lab["edge"])
+            self._deployment.connector_up()
 
     def start_agent(self) -> None:
         with self._step("The laptop is enrolled and its agent started"):
-            enrol(self.lab["laptop"], self.lab["edge"])
-            self.warren["agent"] = start_agent(self.lab["laptop"])
+            self._deployment.agent_up()
 
     def fetch(self) -> None:
         with self._step("A web page, by name and by private address"):
@@ -108,9 +107,18 @@ class Demo:
 
     def show_flows(self) -> None:
         with self._step("Which flow went where"):
-            self._shows("laptop", ["warren", "agent", "status"], "office")
+            self._shows("laptop", ["warren", "agent", "status"], "db.internal:5432", {"COLUMNS": "150"})
 
     # --- how they are shown
+
+    @property
+    def _deployment(self) -> Deployment:
+        assert self.warren is not None
+        return self.warren
+
+    def _typed(self, line: str) -> None:
+        host, _, command = line.partition("$ ")
+        self._console.print(f"    [green]{host} #[/] {escape(command)}", soft_wrap=True)
 
     @contextmanager
     def _step(self, title: str) -> Iterator[None]:
@@ -177,7 +185,8 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _show_logs(demo: Demo, console: Console) -> None:
-    for name, process in demo.warren.items():
+    daemons = demo.warren.daemons if demo.warren is not None else {}
+    for name, process in daemons.items():
         console.print(f"\n[bold]{name}[/] (the end of its log)")
         console.print(process.tail(), markup=False)
 

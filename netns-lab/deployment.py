@@ -59,10 +59,16 @@ class Deployment:
         return process
 
     def tunnel_up(self) -> None:
+        self.make_tunnel()
+        self.connector_up()
+
+    def make_tunnel(self) -> None:
         self.warren(self.edge, "tunnel", "create", TUNNEL, "--token-file", "/root/office.token")
         self.warren(self.edge, "route", "ip", "add", ROUTE, "--tunnel", TUNNEL)
         for name in HOSTNAMES:
             self.warren(self.edge, "route", "host", "add", name, "--tunnel", TUNNEL)
+
+    def connector_up(self) -> None:
         self.carry("/root/office.token", self.edge, self.connector)
         self.run_connector()
 

@@ -23,8 +23,7 @@ app = typer.Typer(
 
 
 @app.command(
-    epilog="Examples:  `warren device add anns-laptop`   ·   "
-    "`warren device add anns-laptop --key-file anns-laptop.key`"
+    epilog="Examples:  `warren device add anns-laptop`   ·   `warren device add anns-laptop --key-file anns-laptop.key`"
 )
 def add(
     name: Annotated[str, typer.Argument(help="A name of your choice, as in anns-laptop.")],

@@ -15,6 +15,7 @@ import typer
 from warren.edge import admin, archive, config, state
 from warren.edge.client import Client
 from warren.edge.commands import options, screen
+from warren.fabric.aio.logs import set_up
 from warren.fabric.core.errors import ConfigError
 from warren.fabric.identity import keys
 from warren.fabric.identity.statements import Edge
@@ -58,22 +59,18 @@ def init(
     screen.remark("       warren device add my-laptop")
 
 
-@app.command(epilog="Example:  `warren edge run --log-format json`")
+@app.command(epilog="Example:  `warren edge run --listen-host ::`")
 def run(
     state_dir: options.StateDir = options.STATE,
     listen_host: Annotated[
-        str, typer.Option("--listen-host", metavar="ADDRESS", help="Address of the UDP sockets.")
+        str, typer.Option("--listen-host", metavar="ADDRESS", help="IP address of the UDP socket; :: for IPv6.")
     ] = config.EdgeConfig().listen_host,
     listen_port: Annotated[
         int, typer.Option("--listen-port", metavar="PORT", help="UDP port; 0: the one that `init` was told.")
     ] = 0,
     socket: options.Socket = options.SOCKET,
-    log_level: Annotated[
-        str, typer.Option("--log-level", metavar="LEVEL", help=f"One of {', '.join(config.LOG_LEVELS)}.")
-    ] = "info",
-    log_format: Annotated[
-        str, typer.Option("--log-format", metavar="FORMAT", help=f"One of {', '.join(config.LOG_FORMATS)}.")
-    ] = "text",
+    engine: Annotated[str | None, typer.Option("--engine", help="QUIC engine. [the best one installed]")] = None,
+    log_level: Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Run the edge in the foreground, until SIGTERM or Ctrl-C."""
     settings = config.EdgeConfig(
@@ -81,9 +78,9 @@ def run(
         listen_host=listen_host,
         listen_port=listen_port,
         admin_socket=socket,
-        log_level=log_level,
-        log_format=log_format,
+        engine=engine,
     )
+    set_up(log_level)
     if not (state_dir / state.KEY).exists():
         raise ConfigError(f"there is no edge in {state_dir}: make one with `warren edge init`, or give --state-dir")
     importlib.import_module("warren.edge.app").run(settings)

@@ -8,9 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from rich.cells import cell_len
 
 
 def show_json(value: Any) -> None:
@@ -19,18 +17,15 @@ def show_json(value: Any) -> None:
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]], nothing: str) -> None:
-    """`nothing`: what is said when there are no rows. A pipe gets whole lines, however long."""
+    """`nothing`: what is said when there are no rows. No line is cut or wrapped: tables are read by `grep` too."""
     if not rows:
         remark(nothing)
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, no_wrap=True, overflow="ignore")
-    for row in rows:
-        table.add_row(*(Text(plain(cell)) for cell in row))
-    console = Console(soft_wrap=True)
-    width = console.measure(table).maximum
-    console.print(table, width=max(width, 1), crop=False, no_wrap=True, overflow="ignore")
+    lines = [list(columns), *([plain(cell) for cell in row] for row in rows)]
+    widths = [max(cell_len(line[index]) for line in lines) for index in range(len(columns))]
+    for number, line in enumerate(lines):
+        padded = (cell + " " * (width - cell_len(cell)) for cell, width in zip(line, widths, strict=True))
+        typer.secho("  ".join(padded).rstrip(), bold=number == 0)
 
 
 def remark(text: str) -> None:

@@ -74,6 +74,18 @@ def test_goes_on_soon_after_ten_seconds_of_silence(kind: PathChange, soon: float
     assert app.received > 3 * 250_000
 
 
+def test_a_handshake_goes_on_soon_after_a_silence(shown: Shown) -> None:
+    network = Network(8)
+    hosts = network.host("10.0.0.1"), network.host("10.0.0.2")
+    network.partition(*hosts)
+    client, server = pair(network, (engine(), engine()), hosts, shown, LIMITS)
+    network.run(network.now + 8.0)
+    network.heal()
+    client.live.path_changed(network.now, PathChange.MOVED)
+    client.drain()
+    assert network.run_until(lambda: connected(client, server), 0.1)
+
+
 def test_untold_it_waits_for_its_own_backed_off_probe(shown: Shown) -> None:
     network = Network(1)
     app, client, _ = bulk(network, shown)

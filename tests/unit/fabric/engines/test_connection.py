@@ -195,6 +195,44 @@ def test_reset_and_stop_reach_the_other_side() -> None:
     assert not wire.told(wire.client, Closed) + wire.told(wire.server, Closed)
 
 
+def test_a_stream_that_is_over_here_is_not_opened_again_by_late_data() -> None:
+    wire = Wire()
+    stream = wire.client.open_stream()
+    assert stream is not None
+    wire.client.write(stream, b"one")
+    wire.run(2)
+    wire.server.stop(stream, 1)
+    wire.server.finish(stream)
+    wire.client.write(stream, b"two")
+    batch = wire.client.transmit(wire.now)
+    assert batch is not None
+    wire.server.receive(batch.parts[0], 0, b"", wire.now)
+    wire.run(5)
+    assert wire.told(wire.server, StreamOpened) == [StreamOpened(stream, True)]
+    assert not wire.told(wire.server, StreamReset)
+
+
+def test_records_of_streams_that_are_over_go_away() -> None:
+    wire = Wire(Limits(size=1444, streams=8))
+    opened = 0
+    while opened < 400:
+        while (stream := wire.client.open_stream()) is not None:
+            opened += 1
+            wire.client.write(stream, b"q")
+            wire.client.finish(stream)
+        wire.run(3)
+        for event in wire.told(wire.server, StreamOpened):
+            assert isinstance(event, StreamOpened)
+            wire.server.read(event.stream, 9)
+            wire.server.finish(event.stream)
+        wire.clear()
+        wire.run(3)
+        for stream in range(0, 4 * opened, 4):
+            wire.client.read(stream, 9)
+    for end in (wire.client, wire.server):
+        assert len(end._streams._left) < 100 and not end._streams  # type: ignore[attr-defined]
+
+
 def test_reset_after_finish_ends_what_is_not_acknowledged() -> None:
     wire = Wire()
     stream = wire.client.open_stream()
