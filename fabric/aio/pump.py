@@ -226,6 +226,7 @@ class Pump:
 
 def _undelivered(sock: socket.socket) -> int:
     """Bytes that the other end's kernel has not acknowledged (SIOCOUTQ, tcp(7)); none once the connection is over."""
-    if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_CLOSE:
-        return 0
-    return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, b"\0" * 4), sys.byteorder)
+    with contextlib.suppress(OSError):  # (no TCP)
+        if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != TCP_CLOSE:
+            return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, b"\0" * 4), sys.byteorder)
+    return 0
