@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import structlog
 
 from warren.fabric.aio.circuits import CircuitSocket, PeerPath
+from warren.fabric.core.agent_peer import AgentPeer
 from warren.fabric.core.credit import Budget
 from warren.fabric.core.engine import ClientConfig, Engine, Limits
 from warren.fabric.core.errors import DeniedError
@@ -24,7 +25,6 @@ from warren.fabric.core.messages.attachment import Circuit
 from warren.fabric.core.messages.peer import Open
 from warren.fabric.core.messages.session import Granted
 from warren.fabric.core.peer import (
-    AgentPeer,
     FlowOpened,
     FlowReadable,
     FlowRefused,
