@@ -28,8 +28,10 @@ from warren.agent.names import NameJournal
 from warren.agent.peers import Peers
 from warren.agent.status import describe
 from warren.agent.tcp import TcpJourney
+from warren.fabric.aio import logs
 from warren.fabric.aio.circuits import CircuitSocket
 from warren.fabric.aio.node import Identity, Node
+from warren.fabric.aio.systemd import notify
 from warren.fabric.core.errors import ConfigError
 from warren.fabric.core.messages import session as say
 from warren.fabric.core.messages.attachment import Offer
@@ -271,11 +273,14 @@ def run(config: AgentConfig) -> None:
     async def main() -> None:
         agent = Agent(config, device, ground)
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, agent.stopping.set)
+        logs.on_hangup(loop, agent.stopping.set)
         try:
             await agent.start()
+            notify("READY=1")
             await agent.stopping.wait()
+            notify("STOPPING=1")
             log.info("agent stops")
         finally:
             await agent.close()

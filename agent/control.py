@@ -33,7 +33,7 @@ class ControlServer:
             self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"{self._path.parent} can't be made: {error.strerror}") from None
-        if _answers(self._path):
+        if answers(self._path):
             raise ConfigError(f"an agent runs already ({self._path} answers): `warren agent down` stops it")
         try:
             self._path.unlink(missing_ok=True)
@@ -88,7 +88,8 @@ def ask(path: Path, command: dict[str, Any]) -> dict[str, Any]:
     return dict(answer)
 
 
-def _answers(path: Path) -> bool:
+def answers(path: Path) -> bool:
+    """Whether an agent runs there."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(1)
         try:

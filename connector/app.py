@@ -14,8 +14,10 @@ from warren import __version__
 from warren.connector.config import ConnectorConfig
 from warren.connector.flows import Counts, Flows, elapsed
 from warren.connector.gate import Gate
+from warren.fabric.aio import logs
 from warren.fabric.aio.circuits import CircuitSocket, PeerPath
 from warren.fabric.aio.node import Identity, Node
+from warren.fabric.aio.systemd import notify
 from warren.fabric.core.connector_peer import ConnectorPeer
 from warren.fabric.core.credit import Budget
 from warren.fabric.core.engine import Limits, ServerConfig
@@ -61,11 +63,11 @@ class AgentAtDoor:
 class Connector:
     """One running replica of a tunnel."""
 
-    def __init__(self, config: ConnectorConfig) -> None:
+    def __init__(self, config: ConnectorConfig, token_text: str) -> None:
         """Raises ConfigError for a bad token."""
         self._loop = asyncio.get_running_loop()
         self._engine = engine(config.engine)
-        token = tokens.parse_tunnel_token(config.token)
+        token = tokens.parse_tunnel_token(token_text)
         self.token = token
         key = keys.generate()
         raw = keys.public(key)
@@ -233,7 +235,7 @@ class Connector:
             await node.close()
 
 
-def run(config: ConnectorConfig) -> None:
+def run(config: ConnectorConfig, token: str) -> None:
     """Runs the connector in this process until SIGTERM (drains) or SIGINT (ends at once)."""
     import uvloop
 
@@ -247,10 +249,13 @@ def run(config: ConnectorConfig) -> None:
 
         loop.add_signal_handler(signal.SIGTERM, lambda: now.set() if stop.is_set() else stop.set())
         loop.add_signal_handler(signal.SIGINT, at_once)
-        connector = Connector(config)
+        logs.on_hangup(loop, at_once)
+        connector = Connector(config, token)
         connector.start()
+        notify("READY=1")
         try:
             await stop.wait()
+            notify("STOPPING=1")
             if not now.is_set():
                 drained = asyncio.create_task(connector.drain(config.drain))
                 hurried = asyncio.create_task(now.wait())

@@ -43,6 +43,11 @@ class Allowed:
     network: Network
     ports: tuple[tuple[int, int], ...] = ()
 
+    def __str__(self) -> str:
+        ports = ",".join(f"{low}-{high}" if high > low else str(low) for low, high in self.ports)
+        network = f"[{self.network}]" if self.network.version == 6 else str(self.network)
+        return f"{network}:{ports}" if ports else network
+
     def covers(self, address: IPAddress, port: int) -> bool:
         if address.version != self.network.version or address not in self.network:
             return False
@@ -56,9 +61,14 @@ class Ceiling:
         self._entries = entries
 
     @classmethod
-    def parse(cls, texts: list[str]) -> Ceiling:
+    def parse(cls, texts: object) -> Ceiling:
         """From `--allow` values such as "10.10.0.0/16:443,5432" or "[fd00::/8]:22". Raises ConfigError."""
-        return cls(tuple(_entry(text) for text in texts))
+        if not isinstance(texts, list | tuple):
+            raise ConfigError("a list is wanted, such as [10.10.0.0/16]")
+        return cls(tuple(_entry(str(text)) for text in texts))
+
+    def __str__(self) -> str:
+        return " ".join(map(str, self._entries)) or "everything but reserved addresses"
 
     def check(self, address: IPAddress, port: int) -> None:
         """Raises DeniedError: CEILING, RESERVED_ADDRESS."""
@@ -74,7 +84,7 @@ class Ceiling:
 
 
 def _entry(text: str) -> Allowed:
-    advice = f"--allow {text}: use CIDR or CIDR:PORTS, such as 10.10.0.0/16 or 10.10.0.0/16:443,8000-8999"
+    advice = f"{text}: use CIDR or CIDR:PORTS, such as 10.10.0.0/16 or 10.10.0.0/16:443,8000-8999"
     if text.startswith("["):
         network, bracket, ports = text[1:].partition("]")
         if not bracket or (ports and not ports.startswith(":")):

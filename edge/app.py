@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import time
 from contextlib import AsyncExitStack
 
@@ -29,6 +28,8 @@ from warren.edge.switch.attachments import Attachments
 from warren.edge.switch.circuits import Circuits
 from warren.edge.switch.forward import Forwarder
 from warren.edge.switch.model import Admission
+from warren.fabric.aio import logs
+from warren.fabric.aio.systemd import notify
 from warren.fabric.aio.udp import SOL_UDP, UDP_SEGMENT, open_socket
 from warren.fabric.core.engine import Address, Batch, Limits, ServerConfig
 from warren.fabric.core.errors import DeniedError
@@ -170,8 +171,9 @@ async def serve_edge(config: EdgeConfig, stop: asyncio.Event) -> None:
         await stack.enter_async_context(serve(create_app(repository, edge.sessions, identity), config.admin_socket))
         host, port = edge.socket.getsockname()[:2]
         log.info("edge runs", listen=f"{host}:{port}", admin=str(config.admin_socket), edge=credentials.edge.id)
-        _tell_systemd("READY=1")
+        notify("READY=1")
         await stop.wait()
+        notify("STOPPING=1")
         log.info("edge stops")
 
 
@@ -184,16 +186,7 @@ def run(config: EdgeConfig) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
+        logs.on_hangup(loop, stop.set)
         await serve_edge(config, stop)
 
     uvloop.run(main())
-
-
-def _tell_systemd(state: str) -> None:
-    """sd_notify(3): one datagram to NOTIFY_SOCKET, where there is one."""
-    path = os.environ.get("NOTIFY_SOCKET")
-    if not path:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.connect("\0" + path[1:] if path.startswith("@") else path)
-        sock.sendall(state.encode())
