@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import socket
+from contextlib import AsyncExitStack
 
 import structlog
 
@@ -14,8 +15,10 @@ from warren import __version__
 from warren.connector.config import ConnectorConfig
 from warren.connector.flows import Counts, Flows, elapsed
 from warren.connector.gate import Gate
+from warren.connector.health import families, own_listeners_spared, ready
 from warren.fabric.aio import logs
 from warren.fabric.aio.circuits import CircuitSocket, PeerPath
+from warren.fabric.aio.health import Health, serve_health
 from warren.fabric.aio.node import Identity, Node
 from warren.fabric.aio.systemd import notify
 from warren.fabric.core.connector_peer import ConnectorPeer
@@ -73,7 +76,7 @@ class Connector:
         raw = keys.public(key)
         self._leaf = token.make_leaf(raw)
         self._server = ServerConfig((ALPN,), certificates.pem(self._leaf), keys.private_pem(key), PEER_LIMITS)
-        self.gate = Gate(token.tunnel, Verifier(token.network, token.edges()), config.ceiling)
+        self.gate = Gate(token.tunnel, Verifier(token.network, token.edges()), own_listeners_spared(config))
         self.counts = Counts()
         self._budget = Budget()
         self._doors: dict[bytes, AgentAtDoor] = {}
@@ -108,6 +111,10 @@ class Connector:
                 node.health(self.counts.open, self.draining)
             except WireError as error:
                 log.warning("the edge does not read", detail=str(error))
+
+    def __len__(self) -> int:
+        """Agents with a peer connection."""
+        return len(self._by_peer)
 
     # ---- what nodes tell ----
 
@@ -251,8 +258,15 @@ def run(config: ConnectorConfig, token: str) -> None:
         loop.add_signal_handler(signal.SIGINT, at_once)
         logs.on_hangup(loop, at_once)
         connector = Connector(config, token)
-        connector.start()
-        notify("READY=1")
+        async with AsyncExitStack() as stack:
+            if config.metrics is not None:
+                state = Health(lambda: ready(connector), lambda: families(connector))
+                await stack.enter_async_context(serve_health(config.metrics, state))
+            connector.start()
+            notify("READY=1")
+            await life(connector, stop, now)
+
+    async def life(connector: Connector, stop: asyncio.Event, now: asyncio.Event) -> None:
         try:
             await stop.wait()
             notify("STOPPING=1")

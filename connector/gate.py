@@ -8,6 +8,7 @@ unless the ceiling names them (protocol.md, section 4).
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from warren.fabric.core.errors import ConfigError, DeniedError
@@ -18,6 +19,9 @@ from warren.fabric.identity.keys import thumbprint
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+Own = Callable[[IPAddress, int], bool]
+"""(address, port) → whether the connector listens there."""
 
 RESERVED: tuple[Network, ...] = tuple(
     ipaddress.ip_network(text)
@@ -57,8 +61,14 @@ class Allowed:
 class Ceiling:
     """What the connector opens at most, whatever the edge grants. No entries: everything that is not reserved."""
 
-    def __init__(self, entries: tuple[Allowed, ...] = ()) -> None:
+    def __init__(self, entries: tuple[Allowed, ...] = (), own: Own = lambda address, port: False) -> None:
+        """`own`: whether the connector itself listens there; only an entry for that one address opens it."""
         self._entries = entries
+        self._own = own
+
+    def sparing(self, own: Own) -> Ceiling:
+        """The same, and nothing of the connector's own."""
+        return Ceiling(self._entries, own)
 
     @classmethod
     def parse(cls, texts: object) -> Ceiling:
@@ -74,8 +84,10 @@ class Ceiling:
         """Raises DeniedError: CEILING, RESERVED_ADDRESS."""
         if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
             address = address.ipv4_mapped
-        named = any(entry.covers(address, port) for entry in self._entries)
-        if named:
+        covering = [entry for entry in self._entries if entry.covers(address, port)]
+        if not any(entry.network.num_addresses == 1 for entry in covering) and self._own(address, port):
+            raise DeniedError(Reason.RESERVED_ADDRESS, f"{address} port {port} is the connector's own")
+        if covering:
             return
         if any(address.version == network.version and address in network for network in RESERVED):
             raise DeniedError(Reason.RESERVED_ADDRESS, str(address))

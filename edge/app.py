@@ -16,6 +16,7 @@ from warren.edge.api.context import Identity
 from warren.edge.api.server import serve
 from warren.edge.config import EdgeConfig
 from warren.edge.connections import Connections
+from warren.edge.health import families, ready
 from warren.edge.judge.admission import ConnectorNode, Doorkeeper, Shown
 from warren.edge.judge.resolver import JudgeResolver
 from warren.edge.judge.sessions import Authority, Sessions
@@ -29,6 +30,7 @@ from warren.edge.switch.circuits import Circuits
 from warren.edge.switch.forward import Forwarder
 from warren.edge.switch.model import Admission
 from warren.fabric.aio import logs
+from warren.fabric.aio.health import Health, serve_health
 from warren.fabric.aio.systemd import notify
 from warren.fabric.aio.udp import SOL_UDP, UDP_SEGMENT, open_socket
 from warren.fabric.core.engine import Address, Batch, Limits, ServerConfig
@@ -51,7 +53,7 @@ class Edge:
     def __init__(self, config: EdgeConfig, credentials: Credentials, repository: Repository) -> None:
         """Raises ConfigError if the port can't be had."""
         self._loop = asyncio.get_running_loop()
-        self._repository = repository
+        self.repository = repository
         self.socket = open_socket((config.listen_host, config.listen_port or credentials.edge.port))
         now = self._loop.time()
         doorkeeper = Doorkeeper(credentials.network, credentials.leaf, lambda: repository.snapshot)
@@ -65,8 +67,8 @@ class Edge:
         self.forwarder = Forwarder(self.circuits)
         attachments = Attachments(self.circuits, self._admit)
         server = ServerConfig((ALPN,), credentials.chain, credentials.key, ATTACH_LIMITS, retry=True)
-        endpoint = engine(config.engine).endpoint(server, now)
-        self.connections = Connections(endpoint, boot, self.sessions, attachments, self._send)
+        self.endpoint = engine(config.engine).endpoint(server, now)
+        self.connections = Connections(self.endpoint, boot, self.sessions, attachments, self._send)
         self._timer: asyncio.TimerHandle | None = None
         self._writing = False
         repository.on_change = self._changed
@@ -90,7 +92,7 @@ class Edge:
             said = self._verifier.permit(permit, time.time())
         except DeniedError as error:
             return error.reason
-        snapshot = self._repository.snapshot
+        snapshot = self.repository.snapshot
         thumbprint = keys.thumbprint(key)
         if said.thumbprint != thumbprint or snapshot.device(thumbprint) is None:
             return Reason.DEVICE_UNKNOWN
@@ -147,7 +149,7 @@ class Edge:
         self._rearm()
 
     async def close(self) -> None:
-        self._repository.on_change = lambda snapshot, change: None
+        self.repository.on_change = lambda snapshot, change: None
         self.connections.close()
         if self._timer is not None:
             self._timer.cancel()
@@ -169,6 +171,9 @@ async def serve_edge(config: EdgeConfig, stop: asyncio.Event) -> None:
         addresses = tuple(str(edge) for edge in credentials.edges.edges)
         identity = Identity(credentials.fingerprint, credentials.network, addresses)
         await stack.enter_async_context(serve(create_app(repository, edge.sessions, identity), config.admin_socket))
+        if config.metrics is not None:
+            state = Health(lambda: ready(edge), lambda: families(edge))
+            await stack.enter_async_context(serve_health(config.metrics, state))
         host, port = edge.socket.getsockname()[:2]
         log.info("edge runs", listen=f"{host}:{port}", admin=str(config.admin_socket), edge=credentials.edge.id)
         notify("READY=1")

@@ -66,7 +66,7 @@ def test_json_is_one_object_a_line_also_for_libraries_and_tracebacks(tmp_path: P
     try:
         raise RuntimeError(f"bug {len(key)}")
     except RuntimeError:
-        logging.getLogger("asyncio").error("task failed", exc_info=True)
+        logging.getLogger("asyncio").exception("task failed")
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["event"] for line in lines] == ["shown", "task failed"]
     assert lines[1]["library"] == "asyncio"
