@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from warren.fabric import flags
+from warren.fabric import service as units
 from warren.fabric.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from warren.agent.config import AgentConfig
 
 app = typer.Typer(no_args_is_help=True, help="Reach private networks from this device.")
+service = typer.Typer(no_args_is_help=True, help="The agent as a service of systemd.")
+app.add_typer(service, name="service")
 
 State = Annotated[
     Path | None,
@@ -185,3 +188,22 @@ def show_config(config: flags.Config = None) -> None:
     from warren.fabric.settings import plain
 
     typer.echo(json.dumps(plain(settings(config, {})), indent=2))
+
+
+@service.command("install")
+def install_service(
+    config: flags.Config = None,
+    show: units.Print = False,
+    start: units.Start = True,
+    directory: units.UnitDirectory = units.UNITS,
+) -> None:
+    """Write a hardened systemd unit, and start it where systemd runs. --print shows it."""
+    from warren.agent.service import unit
+
+    units.install(unit(settings(config, {}), config), directory, start=start, show=show)
+
+
+@service.command("uninstall")
+def uninstall_service(directory: units.UnitDirectory = units.UNITS) -> None:
+    """Stop the service, and remove its unit. Settings and state stay."""
+    units.uninstall("agent", directory)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from warren.fabric import flags
+from warren.fabric import service as units
 
 if TYPE_CHECKING:
     from warren.connector.config import ConnectorConfig
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True, help="Run a connector inside a private network: it dials out and opens no port."
 )
+service = typer.Typer(no_args_is_help=True, help="The connector as a service of systemd.")
+app.add_typer(service, name="service")
 
 
 def settings(config: Path | None, given: Mapping[str, object]) -> ConnectorConfig:
@@ -84,3 +87,25 @@ def show_config(config: flags.Config = None) -> None:
     from warren.fabric.settings import plain
 
     typer.echo(json.dumps(plain(settings(config, {})), indent=2))
+
+
+@service.command("install")
+def install_service(
+    token_file: Annotated[
+        str | None, typer.Option("--token-file", metavar="FILE", help="The tunnel's token; systemd hands it over.")
+    ] = None,
+    config: flags.Config = None,
+    show: units.Print = False,
+    start: units.Start = True,
+    directory: units.UnitDirectory = units.UNITS,
+) -> None:
+    """Write a hardened systemd unit, and start it where systemd runs. --print shows it."""
+    from warren.connector.service import unit
+
+    units.install(unit(settings(config, {}), config, token_file), directory, start=start, show=show)
+
+
+@service.command("uninstall")
+def uninstall_service(directory: units.UnitDirectory = units.UNITS) -> None:
+    """Stop the service, and remove its unit. Settings and state stay."""
+    units.uninstall("connector", directory)

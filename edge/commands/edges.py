@@ -17,6 +17,7 @@ from warren.edge.client import Client
 from warren.edge.commands import options, screen
 from warren.edge.config import PORT, EdgeConfig
 from warren.fabric import flags
+from warren.fabric import service as units
 from warren.fabric.aio.logs import set_up
 from warren.fabric.core.errors import ConfigError
 from warren.fabric.identity import keys
@@ -28,6 +29,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="The edge: the public host that judges and switches, and can't read what passes.",
 )
+service = typer.Typer(no_args_is_help=True, help="The edge as a service of systemd.")
+app.add_typer(service, name="service")
 
 OwnStateDir = Annotated[
     Path | None,
@@ -208,3 +211,22 @@ def _store_maker() -> Callable[[Path], None]:
             await repository.close()
 
     return lambda path: asyncio.run(make(path))
+
+
+@service.command("install")
+def install_service(
+    config: flags.Config = None,
+    show: units.Print = False,
+    start: units.Start = True,
+    directory: units.UnitDirectory = units.UNITS,
+) -> None:
+    """Write a hardened systemd unit, and start it where systemd runs. --print shows it."""
+    from warren.edge.service import unit
+
+    units.install(unit(settings(config, {}), config), directory, start=start, show=show)
+
+
+@service.command("uninstall")
+def uninstall_service(directory: units.UnitDirectory = units.UNITS) -> None:
+    """Stop the service, and remove its unit. Settings and state stay."""
+    units.uninstall("edge", directory)
