@@ -10,7 +10,6 @@ from warren.fabric.service import Unit, run_arguments
 CAPABILITIES = (
     "CAP_NET_ADMIN",  # the TUN device, routes, rules, marks
     "CAP_NET_RAW",  # transparent listeners
-    "CAP_NET_BIND_SERVICE",  # DNS in its namespace
     "CAP_SYS_ADMIN",  # the private network namespace
     "CAP_CHOWN",  # resolv.conf goes back to its owner
     "CAP_FOWNER",
