@@ -14,11 +14,14 @@ from warren.agent.capture.headers import (
     RST,
     SYN,
     VNET_HEADER,
+    FlowKey,
     Segment,
     build_icmp_error,
     build_tcp,
+    build_udp,
     read,
     reversed_wire_key,
+    wire_key,
 )
 from warren.fabric.core.reasons import Reason
 
@@ -82,6 +85,15 @@ def reset_for(segment: Segment) -> bytes | None:
 def port_unreachable(packet: bytes) -> bytes:
     """The ICMP error that answers a well-formed UDP packet (with its vnet header) to a port where nobody listens."""
     return _unreachable(_PORT_UNREACHABLE, packet)
+
+
+def unreachable_datagram(key: FlowKey, reason: Reason) -> bytes | None:
+    """The ICMP error for a UDP flow that can't go on for `reason`; None for silence. It quotes a header made anew."""
+    answer = answer_for(reason)
+    if answer is Answer.SILENCE:
+        return None
+    code = _PORT_UNREACHABLE if answer is Answer.RESET else answer.value
+    return _unreachable(code, build_udp(wire_key(key), b""))
 
 
 def _unreachable(code: int, packet: bytes) -> bytes:

@@ -19,7 +19,15 @@ from typing import Protocol, Self
 
 import structlog
 
-from warren.agent.capture.answers import Answer, answer_for, answer_packet, port_unreachable, reset_for
+from warren.agent.capture.answers import (
+    Answer,
+    answer_for,
+    answer_packet,
+    port_unreachable,
+    reset_for,
+    unreachable_datagram,
+)
+from warren.agent.capture.fragments import Fragments
 from warren.agent.capture.headers import (
     ACK,
     FIN,
@@ -32,6 +40,7 @@ from warren.agent.capture.headers import (
     Datagram,
     FlowKey,
     Segment,
+    Unread,
     WireKey,
     build_udp,
     flow_key,
@@ -78,7 +87,8 @@ class Handler(Protocol):
         """
 
     def datagram(self, key: FlowKey, payload: memoryview) -> None:
-        """UDP to a local service. `payload` is good during the call only. Answer with `Capture.send_datagram`."""
+        """UDP to a local service or to a captured address. `payload` is good during the call only. Answer with
+        `Capture.send_datagram`, or `Capture.unreachable`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +117,7 @@ class Capture:
         self._local = config.local
         self._local_addresses = frozenset(address for address, _ in config.local)
         self._table = Table()
+        self._fragments = Fragments()
         self._buffer = bytearray(MAX_PACKET)
         self._view = memoryview(self._buffer)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -196,6 +207,18 @@ class Capture:
             return
         self._write_outer(build_udp(reversed_wire_key(wire_key(key)), payload))
 
+    def unreachable(self, key: FlowKey, reason: Reason) -> None:
+        """Answer a UDP flow as its origin's host would: the ICMP error that `reason` stands for, or silence."""
+        packet = unreachable_datagram(key, reason)
+        if packet is not None and self._loop is not None:
+            self._write_outer(packet)
+            self.counters["answered_unreachable"] += 1
+
+    def set_mtu(self, mtu: int) -> None:
+        """Of the outer device: what goes through unfragmented has changed."""
+        if self._loop is not None:
+            self._outer.set_mtu(mtu)
+
     # ── packets ──
 
     def _from_host(self) -> None:
@@ -230,6 +253,10 @@ class Capture:
             self._segment(what, packet)
         elif isinstance(what, Datagram):
             self._datagram(what, packet)
+        elif what is Unread.FRAGMENT:
+            whole = self._fragments.take(packet, self._now())
+            if whole is not None:
+                self._look_at(memoryview(whole))
         else:
             self.counters[f"dropped_{what.value}"] += 1
 
@@ -255,14 +282,12 @@ class Capture:
 
     def _datagram(self, datagram: Datagram, packet: memoryview) -> None:
         key = flow_key(PROTOCOL_UDP, datagram.key)
-        if (key.destination, key.destination_port) in self._local:
-            assert self._handler is not None
-            self._handler.datagram(key, packet[datagram.start : datagram.end])
-        elif self._is_closed_local_port(PROTOCOL_UDP, datagram.key):
+        if self._is_closed_local_port(PROTOCOL_UDP, datagram.key):
             self._write_outer(port_unreachable(bytes(packet)))
             self.counters["answered_port_unreachable"] += 1
         else:
-            self.counters["dropped_udp"] += 1
+            assert self._handler is not None
+            self._handler.datagram(key, packet[datagram.start : datagram.end])
 
     def _is_closed_local_port(self, protocol: int, wire: WireKey) -> bool:
         key = flow_key(protocol, wire)

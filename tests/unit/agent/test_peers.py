@@ -65,7 +65,7 @@ def try_each(*grants: Granted) -> tuple[list[Reason], int]:
             before = len(app.reasons)
             peers.open(Wanted(grant, Open(b"f" * 16, b"grant", "tcp", 80, address="10.0.0.1"), app))
             async with asyncio.timeout(5):
-                while len(app.reasons) == before:
+                while len(app.reasons) == before:  # noqa: ASYNC110
                     await asyncio.sleep(0)
         peers.close()
         return app.reasons, switch.asked
