@@ -16,7 +16,7 @@ from warren import __version__
 from warren.agent.capture.capture import Capture, CaptureConfig
 from warren.agent.capture.headers import FlowKey
 from warren.agent.config import AgentConfig, Device, load_device, require_root
-from warren.agent.control import ControlServer
+from warren.agent.control import ControlServer, require_free
 from warren.agent.decisions import Decisions
 from warren.agent.dns import DnsFront
 from warren.agent.host import netlink
@@ -286,6 +286,7 @@ def run(config: AgentConfig) -> None:
 
     require_root()
     device = load_device(config.state)
+    require_free(config.socket)
 
     async def main() -> None:
         agent = Agent(config, device, ground)

@@ -1,8 +1,8 @@
 """A UDP flow's journey: first datagram → decision → peer connection of its own kind → opened → datagrams both ways.
 
 Datagrams that come before the flow is open wait here, few; what is more is dropped and counted. A flow ends when
-nothing passed for IDLE seconds; the next datagram begins another. What the origin's host answers instead of data (nobody
-listens) becomes the ICMP error that the app would have got beside it.
+nothing passed for IDLE seconds; the next datagram begins another. What the origin's host answers instead of data
+(nobody listens) becomes the ICMP error that the app would have got beside it.
 """
 
 from __future__ import annotations
