@@ -1,6 +1,6 @@
 """One flow of bytes on a peer connection: read ended, write ended and reset are three facts, each with its position.
 
-The owner (a pump between a kernel socket and this flow) calls `read`, `took`, `write`, `end` and `reset`; `core/peer.py`
+The owner (a pump between a kernel socket and it) calls `read`, `took`, `write`, `end` and `reset`; `core/peer.py`
 feeds what comes from the wire. A reset never overtakes data: `ended` says so only when everything before it was read.
 """
 
