@@ -170,6 +170,9 @@ class Agent:
     def disconnected(self, reason: Reason, detail: str) -> None:
         self.tcp.forget_grants()
 
+    def forgotten(self, circuit_socket: CircuitSocket) -> None:
+        self.peers.renew(circuit_socket)
+
     def welcomed(self, welcome: say.Welcome) -> None:
         pass
 

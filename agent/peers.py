@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import structlog
 
 from warren.fabric.aio.circuits import CircuitSocket, PeerPath
+from warren.fabric.core.agent_peer import AgentPeer
 from warren.fabric.core.credit import Budget
 from warren.fabric.core.engine import ClientConfig, Engine, Limits
 from warren.fabric.core.errors import DeniedError
@@ -24,7 +25,6 @@ from warren.fabric.core.messages.attachment import Circuit
 from warren.fabric.core.messages.peer import Open
 from warren.fabric.core.messages.session import Granted
 from warren.fabric.core.peer import (
-    AgentPeer,
     FlowOpened,
     FlowReadable,
     FlowRefused,
@@ -46,6 +46,9 @@ CONNECTIONS = 16
 """Peer connections to one tunnel: 1,024 flows each, half of what the flow table holds."""
 WAITING = 4096
 """Flows that wait for one tunnel's connection to be proved: as many as the capture holds SYNs."""
+HOLD = 60.0
+"""Seconds that flows are kept while their connector can't be reached (protocol.md, section 3)."""
+RENEW_EVERY = 1.0
 RESOLVE_TIME = 5.0
 """Seconds that a private resolver may take, as long as the stub resolver that asks us waits."""
 
@@ -54,9 +57,9 @@ class Switches(Protocol):
     """Where circuits come from (fabric/aio/node.py)."""
 
     async def ask(
-        self, index: int, peer: bytes, permit: bytes, tried: tuple[bytes, ...]
+        self, index: int, peer: bytes, permit: bytes, tried: tuple[bytes, ...], boot: bytes = b""
     ) -> tuple[Circuit, CircuitSocket]:
-        """A circuit for a new peer connection. Raises DeniedError."""
+        """A circuit for a peer connection; `boot`: only to that connector process. Raises DeniedError."""
 
 
 class FlowOwner(Protocol):
@@ -87,6 +90,8 @@ class PeerState:
     tunnel: str
     tunnel_name: str
     id: bytes
+    permit: bytes
+    """The newest pass for the tunnel."""
     path: PeerPath | None = None
     peer: AgentPeer | None = None
     boot: bytes = b""
@@ -133,11 +138,12 @@ class Peers:
             if state.peer is None or not state.peer.closed:
                 busy = len(state.owners) + len(state.waiting)
                 if busy < PEER_LIMITS.streams - 8:
+                    state.permit = granted.permit
                     return state
         if len(states) >= CONNECTIONS:
             raise DeniedError(Reason.LIMIT, "peer connections to one tunnel")
         self._believe(granted)
-        state = PeerState(granted.tunnel, granted.tunnel_name, os.urandom(16))
+        state = PeerState(granted.tunnel, granted.tunnel_name, os.urandom(16), granted.permit)
         states.append(state)
         self._spawn(self._connect(state, granted))
         return state
@@ -211,6 +217,28 @@ class Peers:
         waiting, state.waiting = state.waiting, []
         for then in waiting:
             then(None, reason)
+
+    def renew(self, socket: CircuitSocket) -> None:
+        """The switch behind this socket was restarted: living peer connections get circuits anew."""
+        for state in self.states():
+            if state.path is not None and state.path.socket is socket:
+                self._spawn(self._renew(state, state.path))
+
+    async def _renew(self, state: PeerState, path: PeerPath) -> None:
+        """Asks for a circuit to the same connector process until it is there again, at most for the hold time."""
+        until = self._loop.time() + HOLD
+        circuit = path.circuit
+        while state.peer is not None and not state.peer.closed and path.circuit == circuit:
+            try:
+                given, socket = await self._switches.ask(0, state.id, state.permit, (), state.boot)
+            except DeniedError as error:
+                if self._loop.time() > until:
+                    self.ended(path, error.reason)
+                    return
+                await asyncio.sleep(RENEW_EVERY)
+                continue
+            path.move(socket, given.circuit, given.size)
+            log.info("peer connection has a new circuit", tunnel=state.tunnel_name)
 
     def ended(self, path: PeerPath, reason: Reason) -> None:
         """The circuit of a peer connection is over, and no other takes its place (yet)."""

@@ -16,13 +16,14 @@ from warren.connector.flows import Counts, Flows, elapsed
 from warren.connector.gate import Gate
 from warren.fabric.aio.circuits import CircuitSocket, PeerPath
 from warren.fabric.aio.node import Identity, Node
+from warren.fabric.core.connector_peer import ConnectorPeer
 from warren.fabric.core.credit import Budget
 from warren.fabric.core.engine import Limits, ServerConfig
 from warren.fabric.core.errors import ConfigError, DeniedError, WireError
 from warren.fabric.core.messages import session as say
 from warren.fabric.core.messages.attachment import Offer
 from warren.fabric.core.messages.peer import LABEL, Prove
-from warren.fabric.core.peer import ConnectorPeer, PeerClosed, PeerEvent, PeerReady
+from warren.fabric.core.peer import PeerClosed, PeerEvent, PeerReady
 from warren.fabric.core.reasons import Reason
 from warren.fabric.engines import engine
 from warren.fabric.identity import certificates, keys, proof, tokens
@@ -113,6 +114,9 @@ class Connector:
 
     def disconnected(self, reason: Reason, detail: str) -> None:
         pass
+
+    def forgotten(self, circuit_socket: CircuitSocket) -> None:
+        pass  # agents ask for circuits, and are offered to us anew
 
     def network(self, network: say.Network) -> None:
         pass

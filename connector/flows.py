@@ -15,11 +15,11 @@ from warren.connector.dial import dial
 from warren.connector.gate import Gate
 from warren.fabric.aio.pump import Pump
 from warren.fabric.core import dnswire
+from warren.fabric.core.connector_peer import ConnectorPeer
 from warren.fabric.core.errors import DeniedError
 from warren.fabric.core.flow import Flow
 from warren.fabric.core.messages.peer import Open
 from warren.fabric.core.peer import (
-    ConnectorPeer,
     FlowAsked,
     FlowCancelled,
     FlowReadable,

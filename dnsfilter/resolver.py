@@ -13,6 +13,7 @@ from warren.dnsfilter.core.building import Builder
 from warren.dnsfilter.core.cache import Cache, Entry, Key, key_of
 from warren.dnsfilter.core.chain import Chain
 from warren.dnsfilter.core.config import ResolverConfig
+from warren.dnsfilter.core.packets import Packets
 from warren.dnsfilter.core.policy import CompiledPolicy, Policy
 from warren.dnsfilter.core.stages.filtering import Filter, Slot
 from warren.dnsfilter.core.stages.host_routes import Routes
@@ -57,6 +58,8 @@ class Resolver:
         """A new filter is put here, and holds from the next query on."""
         self._chain = Chain(config, self.cache, self.slot, routes)
         self.forwarder = Forwarder(config.groups, clock)
+        self._packets = Packets()
+        self._routes = routes
         self._prefetches: set[asyncio.Task[None]] = set()
 
     async def resolve(self, query: bytes, client: Client, transport: str = "udp") -> Resolved:
@@ -66,14 +69,22 @@ class Resolver:
 
     def decide(self, query: bytes, client: Client, transport: str = "udp") -> Resolved | Asked:
         """The half that needs nobody else: an answer at once, or what `forward` has to ask."""
+        now, current = self._clock(), self.slot.current
+        key = (query[2:], client, transport)
+        packet = self._packets.get(key, now, current)
+        if packet is not None and (self._routes is None or self._routes(packet.name, client) is None):
+            return packet.answer(query[:2], now)
         question = wire.read_question(query)
         if isinstance(question, wire.Unreadable):
             return Resolved(question.answer, Verdict(Kind.MALFORMED, "guard", question.why))
-        asked = Asked(question, client, self._clock(), wire.limit_for(question, transport), wall=self._wall())
+        asked = Asked(question, client, now, wire.limit_for(question, transport), wall=self._wall())
         resolved = self._chain.decide(asked)
         if asked.refresh:
             self._prefetch(key_of(question, asked.group))
-        return asked if resolved is None else resolved
+        if resolved is None:
+            return asked
+        self._packets.put(key, resolved, asked, current)
+        return resolved
 
     async def forward(self, asked: Asked) -> Resolved:
         """Ask the upstreams of `asked.group`; what was kept is served when they are silent."""

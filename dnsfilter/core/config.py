@@ -76,8 +76,8 @@ def parse_upstream(text: str) -> Upstream:
     """`ADDRESS`, `ADDRESS:PORT` or `[ADDRESS]:PORT`."""
     host, port = text, "53"
     if text.startswith("["):
-        host, _, rest = text[1:].partition("]")
-        port = rest.removeprefix(":") or "53"
+        host, closed, rest = text[1:].partition("]")
+        port = rest.removeprefix(":") or ("53" if closed else "")
     elif text.count(":") == 1:
         host, _, port = text.partition(":")
     try:

@@ -58,15 +58,18 @@ class CircuitSocket:
 
     # ---- slot ----
 
-    def given(self, slot_id: bytes, key: bytes) -> None:
-        """The switch gave this socket a slot; the one before, if it was another, is gone with its circuits."""
+    def given(self, slot_id: bytes, key: bytes) -> bool:
+        """The switch gave this socket a slot. Whether it is another one than before: then the circuits of before are
+        not known there any more, and their peer connections need others."""
         now = self._loop.time()
-        if self.slot is None or self.slot.id != slot_id or self.slot.key != key:
+        fresh = self.slot is None or self.slot.id != slot_id or self.slot.key != key
+        if self.slot is None or fresh:
             self.slot = Slot(self.index, slot_id, key, now)
         else:
             self.slot.attachment(True, now)
         self.slot.circuits(len(self._paths))
         self._settle_slot()
+        return fresh and bool(self._paths)
 
     def attachment_lost(self) -> None:
         if self.slot is not None:

@@ -51,6 +51,10 @@ BACKOFF = (0.25, 15.0)
 """Seconds between attempts, first and longest, with jitter: five hundred nodes that come back must not come at once."""
 ANSWER_TIME = 8.0
 """Seconds for a decision or a circuit: the switch parks a request for 5."""
+DOUBT = 1.0
+"""Seconds without an answer of the judge after which we look whether it still is the same process."""
+LOOK_TIME = 5.0
+"""Seconds for that look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,9 @@ class Owner(Protocol):
         """Attached, and the judge has accepted us."""
 
     def disconnected(self, reason: Reason, detail: str) -> None: ...
+
+    def forgotten(self, socket: CircuitSocket) -> None:
+        """The switch was restarted and knows none of this socket's circuits: whoever asked for them asks again."""
 
     def network(self, network: say.Network) -> None:
         """Agent: what may be captured."""
@@ -112,8 +119,10 @@ class Node:
         self._circuits: dict[int, asyncio.Future[Circuit]] = {}
         self._decisions: dict[int, asyncio.Future[say.Granted]] = {}
         self._queries: dict[int, asyncio.Future[say.Answer | say.HostRoute]] = {}
+        self._forgotten: list[switch_says.SlotGiven] = []
         self._attached = self._entered = False
         self._task: asyncio.Task[None] | None = None
+        self._verifying: asyncio.Task[None] | None = None
 
     # ---- life ----
 
@@ -135,15 +144,9 @@ class Node:
         self._place(address)
         self._attached = self._entered = False
         self._ended = self._loop.create_future()
-        config = ClientConfig(
-            ALPN,
-            self.edge.server_name,
-            certificates.pem(self._identity.network),
-            LIMITS[self._identity.role],
-        )
         self._call = call = Call(
             self._engine,
-            config,
+            self._config(),
             address,
             self._link_event,
             self._drain,
@@ -161,6 +164,10 @@ class Node:
             self._lost()
             call.close(Reason.CANCELLED)
 
+    def _config(self) -> ClientConfig:
+        root = certificates.pem(self._identity.network)
+        return ClientConfig(ALPN, self.edge.server_name, root, LIMITS[self._identity.role])
+
     def _place(self, address: Address) -> None:
         """Circuit sockets towards this address; new ones where the edge has moved."""
         if address == self._address and self.sockets:
@@ -172,10 +179,33 @@ class Node:
         self.sockets = [CircuitSocket(index, bind, address, self._verify, self._mark) for index in (0, 1)]
 
     def _verify(self) -> None:
-        """The switch may be another process: a lost attachment shows it, and a new one tells its boot id."""
-        if self._call is not None:
-            self._call.link.connection.probe(self._loop.time())
-            self._call.flush()
+        """The edge may be another process by now: a second connection beside the first, at most one at a time, tells
+        its boot id. If that is the one known, the hint was false; if not, the first is dropped and made anew."""
+        if self._verifying is None or self._verifying.done():
+            self._verifying = asyncio.create_task(self._look())
+
+    async def _look(self) -> None:
+        known = self._attachment.boot if self._attachment is not None else b""
+        if self._address is None or not known:
+            return
+        seen: asyncio.Future[bytes] = self._loop.create_future()
+
+        def handle(event: LinkEvent) -> None:
+            if isinstance(event, LinkReady) and not seen.done():
+                seen.set_result(event.boot)
+
+        call = Call(self._engine, self._config(), self._address, handle, lambda: False, mark=self._mark)
+        call.start()
+        try:
+            async with asyncio.timeout(LOOK_TIME):
+                boot = await seen
+            if boot != known and not self._ended.done():
+                self._away(Reason.JUDGE_AWAY, "the edge was restarted")
+                self._ended.set_result(None)
+        except TimeoutError:
+            pass  # nobody is there: the first connection will find that out by itself
+        finally:
+            call.close(Reason.CANCELLED)
 
     def _lost(self) -> None:
         """The connection is over: whoever waits for an answer hears so; slots and circuits stay."""
@@ -200,9 +230,10 @@ class Node:
 
     async def close(self) -> None:
         """Says goodbye and stops."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        tasks = [task for task in (self._task, self._verifying) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         for circuit_socket in self.sockets:
             circuit_socket.close()
 
@@ -273,8 +304,7 @@ class Node:
     def _attachment_event(self, event: AttachmentEvent) -> None:
         match event:
             case switch_says.Attached(slots=slots):
-                for given in slots:
-                    self.sockets[given.index].given(given.id, given.key)
+                self._forgotten = [s for s in slots if self.sockets[s.index].given(s.id, s.key)]
                 self._attached = True
                 self._look_ready()
             case switch_says.Rejected(reason):
@@ -309,6 +339,9 @@ class Node:
             self.state, self.reason = "connected", ""
             log.info("edge connected", edge=str(self.edge))
             self._owner.connected()
+            for given in self._forgotten:
+                self._owner.forgotten(self.sockets[given.index])
+            self._forgotten = []
 
     # ---- the session ----
 
@@ -348,7 +381,7 @@ class Node:
             raise DeniedError(Reason.LIMIT, "circuits asked for")
         future = self._circuits[request] = self._loop.create_future()
         self.flush()
-        circuit = await _answer(future, self._circuits, request)
+        circuit = await self._answer(future, self._circuits, request, doubt=6 * DOUBT)
         return circuit, self.sockets[index]
 
     async def decide(self, protocol: str, port: int, *, address: str = "", host: str = "") -> say.Granted:
@@ -361,7 +394,7 @@ class Node:
             raise DeniedError(Reason.LIMIT, "decisions")
         future = self._decisions[request] = self._loop.create_future()
         self.flush()
-        return await _answer(future, self._decisions, request)
+        return await self._answer(future, self._decisions, request)
 
     async def query(self, message: bytes, transport: Literal["udp", "tcp"]) -> say.Answer | say.HostRoute:
         """A DNS query, answered by the judge. Raises DeniedError."""
@@ -370,7 +403,20 @@ class Node:
             raise DeniedError(Reason.LIMIT, "queries")
         future = self._queries[request] = self._loop.create_future()
         self.flush()
-        return await _answer(future, self._queries, request)
+        return await self._answer(future, self._queries, request)
+
+    async def _answer(
+        self, future: asyncio.Future[T], table: dict[int, asyncio.Future[T]], request: int, doubt: float = DOUBT
+    ) -> T:
+        doubting = self._loop.call_later(doubt, self._verify)
+        try:
+            async with asyncio.timeout(ANSWER_TIME):
+                return await future
+        except TimeoutError:
+            raise DeniedError(Reason.JUDGE_AWAY, "no answer") from None
+        finally:
+            doubting.cancel()
+            table.pop(request, None)
 
     def _agent_session(self) -> core.AgentSession:
         if not isinstance(self._session, core.AgentSession) or not self._session.ready:
@@ -407,13 +453,3 @@ def _settle(future: asyncio.Future[T] | None, value: T | None, error: DeniedErro
         future.set_exception(error)
     else:
         future.set_result(value)
-
-
-async def _answer(future: asyncio.Future[T], table: dict[int, asyncio.Future[T]], request: int) -> T:
-    try:
-        async with asyncio.timeout(ANSWER_TIME):
-            return await future
-    except TimeoutError:
-        raise DeniedError(Reason.JUDGE_AWAY, "no answer") from None
-    finally:
-        table.pop(request, None)

@@ -1,0 +1,158 @@
+"""Figures of the resolver alone, over loopback, with dnsperf: `python -m tests.loopback.dnsfilter.bench [entries]`.
+
+A list of a million names (or as many as told), 200 policy rules, query log and rate limit on; one process and so one
+core for the server, dnsperf and the upstream on what is left. Prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.loopback.dnsfilter.upstream import FakeUpstream, address
+
+SECONDS = 4
+CACHED_NAMES = 5000
+
+
+def _write_list(path: Path, entries: int) -> None:
+    with path.open("w") as file:
+        for number in range(entries):
+            file.write(f"||n{number % 1000}.tracker{number // 1000}.example^\n")
+
+
+def _write_config(directory: Path, upstream: int) -> Path:
+    rules = "\n".join(
+        f'    - {{name: r{n}, action: block, who: {{devices: [d{n}]}}, names: ["*.n{n}.test.example"]}}'
+        for n in range(199)
+    )
+    path = directory / "dns.yaml"
+    path.write_text(f"""
+listen: ["127.0.0.1:15353"]
+upstreams: ["127.0.0.1:{upstream}"]
+state: {directory}/state
+lists: [{{name: ads, source: {directory}/big.txt}}]
+policy:
+  rules:
+{rules}
+    - {{name: ads, action: block, categories: [ads]}}
+limit: {{per_second: 10000000, burst: 10000000}}
+log: {{enabled: true}}
+""")
+    return path
+
+
+def _memory(pid: int, key: str) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(key):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def _processor(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def _dnsperf(directory: Path, pid: int, names: list[str]) -> dict[str, float]:
+    queries = directory / "queries.txt"
+    queries.write_text("".join(f"{name} A\n" for name in names))
+    before, started = _processor(pid), time.monotonic()
+    process = await asyncio.create_subprocess_exec(
+        *(
+            "dnsperf",
+            "-s",
+            "127.0.0.1",
+            "-p",
+            "15353",
+            "-d",
+            str(queries),
+            "-l",
+            str(SECONDS),
+            "-c",
+            "4",
+            "-q",
+            "200",
+            "-e",
+        ),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    output = (await process.communicate())[0].decode()
+    busy, elapsed = _processor(pid) - before, time.monotonic() - started
+    completed = int(re.findall(r"Queries completed:\s+(\d+)", output)[0])
+    rate = float(re.findall(r"Queries per second:\s+([\d.]+)", output)[0])
+    return {
+        "per_second": round(rate),
+        "microseconds_of_processor_each": round(busy / completed * 1e6, 2),
+        "server_busy": round(busy / elapsed, 2),
+        "lost": int(re.findall(r"Queries lost:\s+(\d+)", output)[0]),
+    }
+
+
+async def _latencies(names: list[str], gap: float) -> dict[str, float]:
+    """One query at a time, `gap` seconds apart."""
+    import socket
+
+    from warren.fabric.core import dnswire as wire
+
+    loop, took = asyncio.get_running_loop(), []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        udp.setblocking(False)
+        udp.connect(("127.0.0.1", 15353))
+        for number, name in enumerate(names):
+            query = wire.build_query(number & 0xFFFF, wire.name_wire(name), wire.A)
+            started = time.perf_counter()
+            udp.send(query)
+            await loop.sock_recv(udp, 4096)
+            took.append((time.perf_counter() - started) * 1000)
+            await asyncio.sleep(gap)
+    took.sort()
+    return {
+        "p50_ms": round(took[len(took) // 2], 3),
+        "p99_ms": round(took[len(took) * 99 // 100], 3),
+        "max_ms": round(took[-1], 3),
+    }
+
+
+async def main(entries: int) -> None:
+    figures: dict[str, object] = {"entries": entries}
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        _write_list(directory / "big.txt", entries)
+        async with FakeUpstream(lambda q, _: address(q, ttl=3600)) as upstream:
+            config = _write_config(directory, upstream.port)
+            started = time.monotonic()
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "warren.dnsfilter.cli", "run", "-c", str(config)),
+                stderr=asyncio.subprocess.PIPE,
+            )
+            assert process.stderr is not None
+            try:
+                while b"answering on" not in await process.stderr.readline():
+                    pass
+                figures["load_s"] = round(time.monotonic() - started, 2)
+                figures["resident_mib"] = round(_memory(process.pid, "VmRSS"))
+                figures["load_peak_mib"] = round(_memory(process.pid, "VmHWM"))
+                blocked = [f"x.n{n % 1000}.tracker{n % max(1, entries // 1000)}.example" for n in range(CACHED_NAMES)]
+                cached = [f"www{n}.popular.example" for n in range(CACHED_NAMES)]
+                figures["forwarded"] = await _latencies(cached, 0)
+                figures["cached_latency"] = await _latencies(cached[:2000], 0)
+                figures["blocked_latency"] = await _latencies(blocked[:2000], 0)
+                figures["cached"] = await _dnsperf(directory, process.pid, cached)
+                figures["blocked"] = await _dnsperf(directory, process.pid, blocked)
+                figures["resident_after_mib"] = round(_memory(process.pid, "VmRSS"))
+            finally:
+                process.terminate()
+                await process.wait()
+    print(json.dumps(figures, indent=1))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000))
