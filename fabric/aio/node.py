@@ -176,7 +176,10 @@ class Node:
             circuit_socket.close()
         self._address = address
         bind = ("::" if ":" in address[0] else "0.0.0.0", 0)  # noqa: S104
-        self.sockets = [CircuitSocket(index, bind, address, self._verify, self._mark) for index in (0, 1)]
+        listens = self._identity.role == "connector"
+        self.sockets = [
+            CircuitSocket(index, bind, address, self._verify, self._mark, listens=listens) for index in (0, 1)
+        ]
 
     def _verify(self) -> None:
         """The edge may be another process by now: a second connection beside the first, at most one at a time, tells
