@@ -185,6 +185,11 @@ class Agent:
         if path is not None:
             self.peers.ended(path, Reason.PEER_GONE)
 
+    def away(self, circuit: bytes, circuit_socket: CircuitSocket) -> None:
+        path = circuit_socket.path(circuit)
+        if path is not None:
+            self.peers.away(path)
+
     def network(self, network: say.Network) -> None:
         """What may be captured, at the start and after each change."""
         self.told = network

@@ -95,8 +95,23 @@ class PeerState:
     path: PeerPath | None = None
     peer: AgentPeer | None = None
     boot: bytes = b""
+    away: float | None = None
+    """Since when the connector is said to be gone, by the loop's clock."""
+    draining: bool = False
     waiting: list[Callable[[AgentPeer | None, Reason], None]] = field(default_factory=list)
     owners: dict[Flow, FlowOwner] = field(default_factory=dict)
+
+    @property
+    def gone(self) -> bool:
+        """The connector is said to be gone, and nothing of it was heard since."""
+        return self.away is not None and (self.path is None or self.path.heard <= self.away)
+
+    @property
+    def usable(self) -> bool:
+        """New flows may be opened here."""
+        if self.gone or self.draining or (self.peer is not None and self.peer.closed):
+            return False
+        return len(self.owners) + len(self.waiting) < PEER_LIMITS.streams - 8
 
 
 class Peers:
@@ -135,11 +150,9 @@ class Peers:
         """A peer connection of the tunnel, made if there is none or all are full. Raises DeniedError."""
         states = self._states.setdefault(granted.tunnel, [])
         for state in states:
-            if state.peer is None or not state.peer.closed:
-                busy = len(state.owners) + len(state.waiting)
-                if busy < PEER_LIMITS.streams - 8:
-                    state.permit = granted.permit
-                    return state
+            if state.usable:
+                state.permit = granted.permit
+                return state
         if len(states) >= CONNECTIONS:
             raise DeniedError(Reason.LIMIT, "peer connections to one tunnel")
         self._believe(granted)
@@ -167,8 +180,9 @@ class Peers:
     # ---- connections ----
 
     async def _connect(self, state: PeerState, granted: Granted) -> None:
+        leaving = tuple(other.boot for other in self._states[granted.tunnel] if other.draining)
         try:
-            circuit, socket = await self._switches.ask(0, state.id, granted.permit, ())
+            circuit, socket = await self._switches.ask(0, state.id, granted.permit, leaving)
         except DeniedError as error:
             self._lost(state, error.reason)
             return
@@ -193,6 +207,7 @@ class Peers:
             case FlowOpened(flow, address) if flow in state.owners:
                 state.owners[flow].opened(flow, address)
             case FlowRefused(flow, reason, detail) if flow in state.owners:
+                state.draining |= reason is Reason.DRAINING
                 state.owners.pop(flow).refused(reason, detail)
             case ResolveAnswered(request, message, reason):
                 self._answered(request, message, reason)
@@ -218,6 +233,31 @@ class Peers:
         for then in waiting:
             then(None, reason)
 
+    def away(self, path: PeerPath) -> None:
+        """The connector may be gone: new flows go elsewhere, and so do those that were opening; the others are kept
+        for the hold time, or until it is heard again."""
+        for state in self.states():
+            if state.path is path and not state.gone:
+                log.info("connector away", tunnel=state.tunnel_name, connector=state.boot.hex()[:8])
+                state.away = self._loop.time()
+                self._loop.call_later(HOLD, self._give_up, state, state.away)
+                self._turn_away(state)
+
+    def _turn_away(self, state: PeerState) -> None:
+        waiting, state.waiting = state.waiting, []
+        for then in waiting:
+            then(None, Reason.PEER_GONE)
+        for flow, owner in list(state.owners.items()):
+            if not flow.opened and state.peer is not None:
+                del state.owners[flow]
+                state.peer.cancel(flow)
+                owner.refused(Reason.PEER_GONE, "")
+        self.flush(state)
+
+    def _give_up(self, state: PeerState, away: float) -> None:
+        if state.away == away and state.gone and state.path is not None:
+            self.ended(state.path, Reason.PEER_GONE)
+
     def renew(self, socket: CircuitSocket) -> None:
         """The switch behind this socket was restarted: living peer connections get circuits anew."""
         for state in self.states():
@@ -235,8 +275,10 @@ class Peers:
                 if self._loop.time() > until:
                     self.ended(path, error.reason)
                     return
+                self.away(path)
                 await asyncio.sleep(RENEW_EVERY)
                 continue
+            state.away = None
             path.move(socket, given.circuit, given.size)
             log.info("peer connection has a new circuit", tunnel=state.tunnel_name)
 

@@ -32,6 +32,8 @@ GRANT_CACHE = 1024
 """Grants kept for further flows to the same destination: 2 KiB each."""
 GRANT_FRESH = 30.0
 """Seconds that a grant is used again: half of its life, so that it is never refused for skew."""
+ASK_AGAIN = frozenset({Reason.STALE_GRANT, Reason.GRANT_EXPIRED, Reason.PEER_GONE, Reason.DRAINING})
+"""Reasons after which the SYN is held on, and everything asked for once more: a connector may have left meanwhile."""
 REFUSALS = 64
 """Last refusals, and last flows that ended, that status shows."""
 
@@ -78,7 +80,7 @@ class TcpFlow:
         self.over = 0.0
         """When it ended; 0: not yet."""
         self.retried = False
-        """A grant was stale once already."""
+        """It was asked for once more already."""
 
     @property
     def destination(self) -> str:
@@ -186,7 +188,7 @@ class TcpJourney:
         self._grants.clear()
 
     def refused(self, flow: TcpFlow, reason: Reason, detail: str) -> None:
-        if reason in (Reason.STALE_GRANT, Reason.GRANT_EXPIRED) and not flow.retried:
+        if reason in ASK_AGAIN and not flow.retried:
             self._grants.clear()
             flow.granted, flow.opening, flow.retried = None, None, True
             flow.task = asyncio.create_task(self._open(flow, again=True))

@@ -150,6 +150,9 @@ class Connector:
         if door is not None and door.peer is None:
             self._forget(door)
 
+    def away(self, circuit: bytes, circuit_socket: CircuitSocket) -> None:
+        pass  # its flows are held until the peer connection is idle for too long
+
     # ---- peer connections ----
 
     def answer(self, door: AgentAtDoor, packet: bytes) -> PeerPath | None:

@@ -223,6 +223,8 @@ class PeerPath:
         self.peer = peer
         self.flight: float | None = None
         """Since when something is unacknowledged."""
+        self.heard = 0.0
+        """When something authenticated came last, by the loop's clock."""
         self._handle = handle
         self._loop = asyncio.get_running_loop()
         self.drive = Drive(
@@ -233,6 +235,8 @@ class PeerPath:
 
     def receive(self, buffer: Buffer, stride: int) -> list[tuple[int, int]]:
         received = self.drive.receive(buffer, stride)
+        if received.authenticated:
+            self.heard = self._loop.time()
         if received.authenticated and self.socket.slot is not None:
             packets = -(-len(buffer) // stride) if stride else 1
             self.socket.slot.authenticated(self._loop.time(), packets)

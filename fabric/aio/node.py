@@ -95,6 +95,9 @@ class Owner(Protocol):
     def dropped(self, circuit: bytes, socket: CircuitSocket) -> None:
         """A circuit is over."""
 
+    def away(self, circuit: bytes, socket: CircuitSocket) -> None:
+        """The switch has lost the node at the other end of a circuit; it may come back."""
+
 
 class Node:
     """Keeps an attachment and a session with one edge."""
@@ -328,8 +331,11 @@ class Node:
                 self._on_path(circuit, lambda path: path.changed(kind))
             case switch_says.Suspect(circuit):
                 self._on_path(circuit, lambda path: path.socket.suspect())
-            case switch_says.FarAway() | AttachmentClosed():
-                pass  # a standby through another edge comes with several edges; the link tells of its end itself
+            case switch_says.FarAway(circuit):
+                for circuit_socket in self.sockets:
+                    self._owner.away(circuit, circuit_socket)
+            case AttachmentClosed():
+                pass  # the link tells of its end itself
 
     def _on_path(self, circuit: bytes, do: Callable[..., None]) -> None:
         for circuit_socket in self.sockets:
