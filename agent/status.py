@@ -145,8 +145,8 @@ def _tunnels(said: dict[str, Any]) -> RenderableType:
     )
     for t in said["tunnels"]:
         table.add_row(
-            t["tunnel"], t["carries"], t["connector"], t["circuit"], f"{t['round_trip_ms']} ms", str(t["lost"]), t["phase"],
-            str(t["flows"]),
+            t["tunnel"], t["carries"], t["connector"], t["circuit"], f"{t['round_trip_ms']} ms", str(t["lost"]),
+            t["phase"], str(t["flows"]),
         )  # fmt: skip
     return table
 
