@@ -126,7 +126,7 @@ class Agent:
         self.peers = Peers(self.engine, device.network, self._prove, node)
         self.decisions = Decisions(node)
         self.tcp = TcpJourney(self.capture, self.decisions, self.peers, names)
-        self.udp = UdpJourney(self.capture, self.decisions, self.peers, names)
+        self.udp = UdpJourney(self.capture, self.decisions, self.peers, names, own.resolver_address.packed)
         self.udp.on_refusal = self.tcp.refusals.append
         self.peers.datagrams_ready = self._datagrams_ready
         self.dns = DnsFront(self.capture, node, self.peers, names, MARK)
@@ -265,6 +265,9 @@ class Agent:
             self.dns.datagram(key, bytes(payload))
         else:
             self.udp.datagram(key, bytes(payload))
+
+    def echo(self, key: FlowKey, sequence: int, hops: int, data: memoryview) -> None:
+        self.udp.echo(key, sequence, hops, bytes(data))
 
     def _datagrams_ready(self, room: int) -> None:
         """The TUN's MTU follows what goes through unfragmented; TCP does not care, it ends here."""

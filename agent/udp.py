@@ -1,4 +1,4 @@
-"""A UDP flow's journey: first datagram → decision → peer connection of its own kind → opened → datagrams both ways.
+"""UDP, and ICMP echo in the same way: first datagram → decision → peer connection of its own → opened → datagrams.
 
 Datagrams that come before the flow is open wait here, few; what is more is dropped and counted. A flow ends when
 nothing passed for IDLE seconds; the next datagram begins another. What the origin's host answers instead of data
@@ -13,14 +13,16 @@ import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from typing import Literal
 
 import structlog
 
 from warren.agent.capture.capture import Capture
-from warren.agent.capture.headers import FlowKey
+from warren.agent.capture.headers import PROTOCOL_ICMP, FlowKey
 from warren.agent.decisions import Decisions
 from warren.agent.peers import Opening, Peers, Wanted
 from warren.agent.tcp import Names, Refusal
+from warren.fabric.core.echo import EXCEEDED, REPLY, Request, pack_request, read_answer
 from warren.fabric.core.errors import DeniedError
 from warren.fabric.core.flow import Flow
 from warren.fabric.core.messages.peer import Open
@@ -58,8 +60,13 @@ class UdpFlow:
         self.sent = self.received = 0
 
     @property
+    def protocol(self) -> Literal["udp", "icmp"]:
+        return "icmp" if self.key.protocol == PROTOCOL_ICMP else "udp"
+
+    @property
     def destination(self) -> str:
-        return f"{self.host or self.address}:{self.key.destination_port}/udp"
+        port = f":{self.key.destination_port}" if self.protocol == "udp" else ""
+        return f"{self.host or self.address}{port}/{self.protocol}"
 
     # ---- peers.FlowOwner ----
 
@@ -80,7 +87,10 @@ class UdpFlow:
     def datagram(self, payload: bytes) -> None:
         self.used = time.monotonic()
         self.received += len(payload)
-        self.journey.capture.send_datagram(self.key, payload)
+        if self.protocol == "icmp":
+            self.journey.echoed(self.key, payload)
+        else:
+            self.journey.capture.send_datagram(self.key, payload)
 
     def unreachable(self, reason: Reason) -> None:
         self.journey.capture.unreachable(self.key, reason)
@@ -89,8 +99,12 @@ class UdpFlow:
 class UdpJourney:
     """All UDP flows of the agent."""
 
-    def __init__(self, capture: Capture, decisions: Decisions, peers: Peers, names: Names) -> None:
+    def __init__(
+        self, capture: Capture, decisions: Decisions, peers: Peers, names: Names, router: bytes = b"\x7f\0\0\1"
+    ) -> None:
+        """`router`: packed address by which the agent answers as a hop (none of the host's own: it would be dropped)."""
         self.capture = capture
+        self.router = router
         self.flows: dict[FlowKey, UdpFlow] = {}
         self.counters: Counter[str] = Counter()
         self.on_refusal: Callable[[Refusal], None] = lambda refusal: None
@@ -116,6 +130,24 @@ class UdpJourney:
         else:
             self.counters["dropped_waiting"] += 1
 
+    def echo(self, key: FlowKey, sequence: int, hops: int, data: bytes) -> None:
+        """One ICMP echo request of an app's. The agent is a hop, as any router on the way."""
+        if hops <= 1:
+            self.capture.send_echo_error(key, sequence, EXCEEDED, 0, self.router)
+            return
+        self.datagram(key, pack_request(Request(hops - 1, sequence, data)))
+
+    def echoed(self, key: FlowKey, payload: bytes) -> None:
+        """What became of an echo request; errors without a source are the origin's own."""
+        answer = read_answer(payload)
+        if answer is None:
+            self.counters["dropped_malformed"] += 1
+        elif answer.kind == REPLY:
+            self.capture.send_echo_reply(key, answer.sequence, answer.data)
+        else:
+            source = answer.source if any(answer.source) else key.destination
+            self.capture.send_echo_error(key, answer.sequence, answer.kind, answer.code, source)
+
     def _new(self, key: FlowKey) -> UdpFlow | None:
         host = self._names.name_of(key.destination) or ""
         if not host and self._names.is_synthetic(key.destination):
@@ -131,12 +163,12 @@ class UdpJourney:
     async def _open(self, flow: UdpFlow) -> None:
         port = flow.key.destination_port
         try:
-            granted = await self._decisions.grant("udp", port, address=flow.address, host=flow.host)
+            granted = await self._decisions.grant(flow.protocol, port, address=flow.address, host=flow.host)
         except DeniedError as error:
             self.refused(flow, error.reason, error.detail)
             return
         flow.granted = granted
-        message = Open(os.urandom(16), granted.grant, "udp", port, address=flow.address, host=flow.host)
+        message = Open(os.urandom(16), granted.grant, flow.protocol, port, address=flow.address, host=flow.host)
         flow.opening = self._peers.open(Wanted(granted, message, flow))
 
     def opened(self, flow: UdpFlow) -> None:

@@ -13,6 +13,7 @@ import structlog
 from warren.connector import resolve
 from warren.connector.dial import dial
 from warren.connector.gate import Gate
+from warren.connector.icmp import EchoFlow
 from warren.connector.udp import UdpFlow
 from warren.fabric.aio.pump import Pump
 from warren.fabric.core import dnswire
@@ -72,9 +73,9 @@ class Flows:
     def handle(self, event: PeerEvent) -> None:
         """One event of the peer connection; the caller drains and transmits after all of them."""
         match event:
-            case DatagramArrived(flow, payload) if isinstance(flow.owner, UdpFlow):
+            case DatagramArrived(flow, payload) if isinstance(flow.owner, UdpFlow | EchoFlow):
                 flow.owner.send(payload)
-            case FlowReadable(flow) if isinstance(flow.owner, Pump | UdpFlow):
+            case FlowReadable(flow) if isinstance(flow.owner, Pump | UdpFlow | EchoFlow):
                 flow.owner.handle_readable()
             case FlowWritable(flow) if isinstance(flow.owner, Pump):
                 flow.owner.handle_writable()
@@ -100,7 +101,7 @@ class Flows:
         try:
             if self.draining:
                 raise DeniedError(Reason.DRAINING)
-            if message.protocol == "icmp" or (message.protocol == "udp") != (self._peer.datagram_room() > 0):
+            if (message.protocol != "tcp") != (self._peer.datagram_room() > 0):
                 raise DeniedError(Reason.UNSUPPORTED, message.protocol)
             if len(self._dials) >= DIALS:
                 raise DeniedError(Reason.LIMIT, "dials")
@@ -115,8 +116,8 @@ class Flows:
     async def _open(self, flow: Flow, message: Open) -> None:
         try:
             candidates = await self._candidates(message)
-            if message.protocol == "udp":
-                self._opened_udp(flow, candidates[0], message.port)
+            if message.protocol != "tcp":
+                self._open_datagrams(flow, candidates[0], message)
                 return
             sock = await dial(candidates, message.port)
         except DeniedError as error:
@@ -154,12 +155,14 @@ class Flows:
         pump.start()
         self._flush()
 
-    def _opened_udp(self, flow: Flow, address: str, port: int) -> None:
-        """Raises DeniedError."""
+    def _open_datagrams(self, flow: Flow, address: str, message: Open) -> None:
+        """UDP and ICMP have nobody to wait for. Raises DeniedError."""
         if self._peer.closed or flow.id not in self._peer.flows:
             return
-        udp = UdpFlow(self._peer, flow, address, port, self._flush, self._done)
-        flow.owner = udp
+        if message.protocol == "udp":
+            flow.owner = UdpFlow(self._peer, flow, address, message.port, self._flush, self._done)
+        else:
+            flow.owner = EchoFlow(self._peer, flow, address, self._flush, self._done)
         self._counts.open += 1
         self._counts.opened += 1
         self._peer.opened(flow, address)

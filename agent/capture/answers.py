@@ -11,11 +11,13 @@ import enum
 
 from warren.agent.capture.headers import (
     ACK,
+    PROTOCOL_ICMP,
     RST,
     SYN,
     VNET_HEADER,
     FlowKey,
     Segment,
+    build_echo,
     build_icmp_error,
     build_tcp,
     build_udp,
@@ -92,8 +94,17 @@ def unreachable_datagram(key: FlowKey, reason: Reason) -> bytes | None:
     answer = answer_for(reason)
     if answer is Answer.SILENCE:
         return None
+    if key.protocol == PROTOCOL_ICMP:
+        code = Answer.HOST_UNREACHABLE.value if answer is Answer.RESET else answer.value
+        return echo_error(key, 0, _UNREACHABLE, code, key.destination)
     code = _PORT_UNREACHABLE if answer is Answer.RESET else answer.value
     return _unreachable(code, build_udp(wire_key(key), b""))
+
+
+def echo_error(key: FlowKey, sequence: int, kind: int, code: int, source: bytes) -> bytes:
+    """The ICMP error that `source` sent about an echo request of this flow; it quotes the request's header."""
+    asked = build_echo(key.source, key.destination, key.source_port, sequence, b"", reply=False)
+    return build_icmp_error(kind, code, source, asked[VNET_HEADER:])
 
 
 def _unreachable(code: int, packet: bytes) -> bytes:
