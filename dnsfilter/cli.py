@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import uvloop
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -50,8 +51,10 @@ def run(
     """
     with _one_line_errors():
         settings = _settings(config, listen, upstream, state)
+        if not settings.resolver_config().groups:
+            raise ConfigError("no upstreams, so nothing could be answered; name one, as in --upstream 192.0.2.53")
         with Progress(console=Console(stderr=True), transient=True) as bars:
-            asyncio.run(_serve(settings, bars))
+            uvloop.run(_serve(settings, bars))
 
 
 @app.command()

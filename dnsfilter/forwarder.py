@@ -19,7 +19,7 @@ from warren.dnsfilter.core import upstream as core
 from warren.dnsfilter.core.cache import Key
 from warren.dnsfilter.core.config import Group, Upstream
 from warren.fabric.core import dnswire as wire
-from warren.fabric.core.dnsreply import Reply, read_reply
+from warren.fabric.core.dnsreply import Reply, read_reply, without_ad
 
 IN_FLIGHT_MAX: Final = 1000
 """Different questions at once: each holds a socket, and 1024 descriptors is what many systems give a process."""
@@ -132,7 +132,7 @@ class Forwarder:
 
     async def _try(self, upstream: Upstream, key: Key, deadline: float) -> Heard | Failure:
         state = self.health.of(upstream)
-        name, kind, flags, _ = key
+        name, kind, flags, group = key
         raw = core.mixed_case(name, secrets.randbits(wire.NAME_MAX)) if state.keeps_case else name
         asking = core.Asking(secrets.randbits(16), raw, kind, bool(flags & 1), bool(flags & wire.CD))
         started = self._clock()
@@ -153,6 +153,8 @@ class Forwarder:
             log.info("upstream does not keep the case of names", upstream=upstream.text)
             state.keeps_case = False  # over TCP nobody can guess: it is the upstream that changes it
         self.health.answered(upstream, self._clock() - started)
+        if reply.authentic and not self._groups[group].trust_ad:
+            reply = without_ad(reply)
         return Heard(reply, upstream.text)
 
     async def _over_udp(self, upstream: Upstream, asking: core.Asking) -> Reply | None:

@@ -30,6 +30,8 @@ class Group(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     upstreams: tuple[Upstream, ...]
     order: Literal["ordered", "racing"] = "ordered"
     """Ordered: the first that is well, the next when it does not answer. Racing: the two quickest at once."""
+    trust_ad: bool = False
+    """They validate, and nobody can change what they say on the way: tell clients that data is authentic (AD)."""
 
 
 class Zone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
