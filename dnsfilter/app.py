@@ -36,7 +36,8 @@ async def serve(
     """Load the lists, listen, and refresh until `stop` is set. `ready` is told the ports."""
     config, state = settings.resolver_config(), Path(settings.state)
     lists = Lists(settings.lists, settings.policy, tuple(config.groups), state)
-    resolver = Resolver(config, filter=_as_expected(settings, await lists.load(progress)))
+    tls = upstream_context(settings.upstream_ca)
+    resolver = Resolver(config, filter=_as_expected(settings, await lists.load(progress)), tls=tls)
     query_log = QueryLog(settings.log, state) if settings.log.enabled else None
     server = Server(resolver, ClientBook(settings.clients), settings.limit, query_log)
     background: list[asyncio.Task[None]] = []
@@ -81,6 +82,16 @@ async def _refresh(settings: Settings, lists: Lists, resolver: Resolver) -> None
             log.info("lists refreshed")
         except ConfigError as error:
             log.warning("new lists not used", error=str(error))
+
+
+def upstream_context(path: str) -> ssl.SSLContext | None:
+    """What upstreams over TLS are verified against; None: the system's authorities."""
+    if not path:
+        return None
+    try:
+        return ssl.create_default_context(cafile=path)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"upstream_ca: {path}: {error.strerror or error}; give a PEM file") from None
 
 
 def _context(settings: TlsSettings) -> ssl.SSLContext:

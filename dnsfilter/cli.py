@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from warren.dnsfilter.app import serve
+from warren.dnsfilter.app import serve, upstream_context
 from warren.dnsfilter.clients import ClientBook
 from warren.dnsfilter.core.expectations import Outcome, check
 from warren.dnsfilter.core.records import type_of
@@ -169,7 +169,7 @@ async def _resolver(settings: Settings) -> tuple[Resolver, Lists]:
     """What a server would have after its start, from the lists as they were last good."""
     config = settings.resolver_config()
     held = Lists(settings.lists, settings.policy, tuple(config.groups), Path(settings.state))
-    return Resolver(config, filter=await held.load()), held
+    return Resolver(config, filter=await held.load(), tls=upstream_context(settings.upstream_ca)), held
 
 
 async def _test(settings: Settings, name: str, as_: str, kind: str, ask: bool) -> dict[str, str]:

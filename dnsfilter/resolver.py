@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import Callable
 from typing import Final
@@ -53,6 +54,7 @@ class Resolver:
         *,
         filter: Filter | None = None,
         wall: Callable[[], float] = time.time,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._clock = clock
         self._wall = wall
@@ -60,7 +62,7 @@ class Resolver:
         self.slot = Slot(filter or Filter(Builder().finish(), CompiledPolicy(Policy())))
         """A new filter is put here, and holds from the next query on."""
         self._chain = Chain(config, self.cache, self.slot, routes)
-        self.forwarder = Forwarder(config.groups, clock)
+        self.forwarder = Forwarder(config.groups, clock, tls)
         self._packets = Packets()
         self._failures: dict[Key, tuple[float, Failure]] = {}
         self._routes = routes

@@ -93,6 +93,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log: LogSettings = LogSettings()
     tls: TlsSettings | None = None
     limit: LimitSettings = LimitSettings()
+    upstream_ca: str = ""
+    """PEM file of authorities for upstreams over TLS, instead of the system's."""
     refresh_hours: float = 24
     state: str = "/var/lib/warren/dns"
     """Directory for lists as they were last good, and for the query log."""
