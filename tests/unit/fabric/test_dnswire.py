@@ -230,7 +230,8 @@ def test_padding_to_a_block(labels: list[bytes], count: int, block: int, text: s
     message = wire.padded(wire.answer(question, records=records, extended=wire.Extended(15, text)), block)
     assert len(message) % block == 0
     parsed = dnslib.DNSRecord.parse(message)
-    assert [option.code for option in parsed.ar[0].rdata] == [15, 12]
+    codes = [option.code for option in parsed.ar[0].rdata]
+    assert codes == [15, 12] or (codes == [15] and message.endswith(b"\x00\x0c\x00\x00"))  # dnslib skips an empty one
     query = wire.read_question(wire.padded(wire.build_query(1, wired(labels), wire.A), 128))
     assert isinstance(query, wire.Question) and query.padded
 
