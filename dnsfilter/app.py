@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import ssl
 from collections.abc import Callable
@@ -32,6 +33,7 @@ async def serve(
     stop: asyncio.Event,
     progress: Progress | None = None,
     ready: Callable[[list[int]], None] | None = None,
+    refresh_now: asyncio.Event | None = None,
 ) -> None:
     """Load the lists, listen, and refresh until `stop` is set. `ready` is told the ports."""
     config, state = settings.resolver_config(), Path(settings.state)
@@ -46,7 +48,7 @@ async def serve(
         if settings.tls is not None:
             context = _context(settings.tls)
             ports += [await server.listen_tls(address, context) for address in settings.tls.listen]
-        background.append(asyncio.create_task(_refresh(settings, lists, resolver)))
+        background.append(asyncio.create_task(_refresh(settings, lists, resolver, refresh_now or asyncio.Event())))
         if query_log is not None:
             background.append(asyncio.create_task(query_log.run()))
         log.info("resolver ready", ports=ports, lists=len(settings.lists))
@@ -68,11 +70,14 @@ def _as_expected(settings: Settings, filter_: Filter) -> Filter:
     return filter_
 
 
-async def _refresh(settings: Settings, lists: Lists, resolver: Resolver) -> None:
+async def _refresh(settings: Settings, lists: Lists, resolver: Resolver, now: asyncio.Event) -> None:
     interval = settings.refresh_hours * 3600
     wait = lists.due_in(interval)
     while True:
-        await asyncio.sleep(wait)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait):
+                await now.wait()
+        now.clear()
         wait = interval * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
         filter_ = await lists.refresh()
         if filter_ is None:

@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import re
+import signal
 import sys
 import tempfile
 import time
@@ -121,6 +122,26 @@ async def _latencies(names: list[str], gap: float) -> dict[str, float]:
     }
 
 
+async def _swap(directory: Path, pid: int, name: str) -> dict[str, float]:
+    """A list of the same size with one name more takes the place of the old one, under a query every 2 ms."""
+    with (directory / "big.txt").open("a") as file:
+        file.write("||new.swapped.example^\n")
+    with open(f"/proc/{pid}/clear_refs", "w") as file:  # noqa: ASYNC230 - the high-water mark starts anew
+        file.write("5")
+    before, resident, started = _processor(pid), _memory(pid, "VmRSS"), time.monotonic()
+    os.kill(pid, signal.SIGHUP)
+    took: list[float] = []
+    while (directory / "state" / "lists" / "ads.json").stat().st_mtime < time.time() - (time.monotonic() - started):
+        took.append((await _latencies([name] * 50, 0.002))["max_ms"])
+    return {
+        "seconds": round(time.monotonic() - started, 2),
+        "processor_s": round(_processor(pid) - before, 2),
+        "max_ms": max(took),
+        "before_mib": round(resident),
+        "peak_mib": round(_memory(pid, "VmHWM")),
+    }
+
+
 async def main(entries: int) -> None:
     figures: dict[str, object] = {"entries": entries}
     with tempfile.TemporaryDirectory() as name:
@@ -147,6 +168,7 @@ async def main(entries: int) -> None:
                 figures["blocked_latency"] = await _latencies(blocked[:2000], 0)
                 figures["cached"] = await _dnsperf(directory, process.pid, cached)
                 figures["blocked"] = await _dnsperf(directory, process.pid, blocked)
+                figures["swap"] = await _swap(directory, process.pid, cached[0])
                 figures["resident_after_mib"] = round(_memory(process.pid, "VmRSS"))
             finally:
                 process.terminate()
