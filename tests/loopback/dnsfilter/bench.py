@@ -1,7 +1,8 @@
 """Figures of the resolver alone, over loopback, with dnsperf: `python -m tests.loopback.dnsfilter.bench [entries]`.
 
-A list of a million names (or as many as told; dnsmasq beside it where it is installed), 200 policy rules, query log and rate limit on; one process and so one
-core for the server, dnsperf and the upstream on what is left. Prints one JSON object.
+A list of a million names (or as many as told), 200 policy rules, query log and rate limit on; one process and so one
+core for the server, dnsperf and the upstream on what is left; dnsmasq beside it where it is installed. Prints one JSON
+object.
 """
 
 from __future__ import annotations
