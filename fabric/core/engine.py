@@ -27,7 +27,7 @@ class PathChange(enum.Enum):
     """What happened to a path (protocol.md, section 3)."""
 
     MOVED = "moved"
-    """Another circuit or network: all in flight is lost without a congestion event, round trip and window start anew."""
+    """Other circuit or network: all in flight is lost without a congestion event, round trip and window begin anew."""
     REBOUND = "rebound"
     """Same path, other port: PTO count 0, one probe that carries data."""
     RESUMED = "resumed"
@@ -128,6 +128,9 @@ class StreamStopped(NamedTuple):
 
 class DatagramsReceived(NamedTuple):
     """`read_datagram` has something."""
+
+    def __bool__(self) -> bool:
+        return True  # an empty tuple is false: `while event := poll_event()` would stop at it
 
 
 class Closed(NamedTuple):

@@ -1,0 +1,307 @@
+"""The agent's process: capture, names, resolver, routes, a node towards each edge; put together, and taken apart."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import time
+from contextlib import ExitStack
+from ipaddress import IPv4Address, IPv4Network, ip_network
+from typing import Any
+
+import structlog
+
+from warren import __version__
+from warren.agent.capture.capture import Capture, CaptureConfig
+from warren.agent.capture.headers import FlowKey
+from warren.agent.config import AgentConfig, Device, load_device, require_root
+from warren.agent.control import ControlServer, require_free
+from warren.agent.decisions import Decisions
+from warren.agent.dns import DnsFront
+from warren.agent.host import netlink
+from warren.agent.host.guardian import Guardian
+from warren.agent.host.journal import Journal
+from warren.agent.host.resolver import SystemResolver, open_resolver
+from warren.agent.host.routes import MARK, HostRoutes, NetworkChanges
+from warren.agent.host.undo import UNDOERS
+from warren.agent.names import NameJournal
+from warren.agent.peers import Peers
+from warren.agent.status import describe
+from warren.agent.tcp import TcpJourney
+from warren.agent.udp import UdpJourney
+from warren.fabric.aio.circuits import CircuitSocket
+from warren.fabric.aio.node import Identity, Node
+from warren.fabric.core.errors import ConfigError
+from warren.fabric.core.messages import session as say
+from warren.fabric.core.messages.attachment import Offer
+from warren.fabric.core.messages.peer import LABEL as PEER_LABEL
+from warren.fabric.core.reasons import Reason
+from warren.fabric.engines import engine
+from warren.fabric.identity import keys, proof
+
+log = structlog.get_logger()
+
+SMALLEST_MTU, LARGEST_MTU = 1280, 1500
+"""Of the TUN: below 1280 Linux takes IPv6 off the interface; above 1500 nobody expects it."""
+UDP_HEADERS = 28
+"""Bytes of IPv4 and UDP headers."""
+
+
+class SyntheticNames:
+    """The synthetic addresses by the wall clock, as the journeys ask for them: packed addresses, names."""
+
+    def __init__(self, journal: NameJournal) -> None:
+        self.journal = journal
+
+    def address_of(self, vnet: str, name: str) -> bytes | None:
+        """None: every address of the range is in use."""
+        address = self.journal.address_of(vnet, name, time.time())
+        return address.packed if isinstance(address, IPv4Address) else None
+
+    def name_of(self, address: bytes) -> str | None:
+        owner = self.journal.owner_of(address, time.time()) if len(address) == 4 else None
+        return owner.name if owner is not None else None
+
+    def is_synthetic(self, address: bytes) -> bool:
+        return len(address) == 4 and IPv4Address(address) in self.journal.names.network
+
+
+class Ground:
+    """What the agent takes from the host, before the event loop runs, and gives back after it.
+
+    (pyroute2's blocking calls can't be used inside a running loop, and a namespace is best made while there is one
+    thread.)
+    """
+
+    def __init__(self, config: AgentConfig) -> None:
+        """Blocks for about 0.5 s. Raises ConfigError: another agent runs, no TUN device, no permission."""
+        self.journal = Journal.open(config.state, UNDOERS)
+        for note in self.journal.left_over.notes:
+            log.warning("left over from an agent that was killed", note=note)
+        self._stack = ExitStack()
+        self._stack.callback(self.journal.close)
+        try:
+            guardian = Guardian.start(self.journal)
+            self._stack.callback(guardian.dismiss)
+            taken = netlink.taken_networks(config.interface)
+            self.names = SyntheticNames(NameJournal.open(config.state / "names", taken))
+            self._stack.callback(self.names.journal.close)
+            self.resolver = self.names.journal.names.resolver_address
+            local = frozenset({(self.resolver.packed, 53)})
+            self.capture = Capture.open(CaptureConfig(name=config.interface, local=local))
+            self._stack.callback(self.capture.close)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Puts the host back: first what the journal holds, then everything else in the reverse order."""
+        done = self.journal.undo_all()
+        for note in done.notes:
+            log.warning("not put back", note=note)
+        self._stack.close()
+
+
+class Agent:
+    """Everything of one agent that runs in the loop. `start` it, `close` it."""
+
+    def __init__(self, config: AgentConfig, device: Device, ground: Ground) -> None:
+        self.config = config
+        self.device = device
+        self.engine = engine(config.engine)
+        self.told: say.Network | None = None
+        self.upstreams: tuple[str, ...] = ()
+        self.stopping = asyncio.Event()
+        self.capture, names = ground.capture, ground.names
+        self.resolver_address = ground.resolver
+        self._journal = ground.journal
+        own = names.journal.names
+        self.routes = HostRoutes(ground.journal, config.interface, own.host_address, (own.network,))
+        self._resolver: SystemResolver | None = None
+        self._changes: NetworkChanges | None = None
+        identity = self._identity()
+        self.nodes = [Node(self.engine, identity, edge, self, mark=MARK) for edge in device.edges.edges]
+        node = self.nodes[0]
+        self.peers = Peers(self.engine, device.network, self._prove, node)
+        self.decisions = Decisions(node)
+        self.tcp = TcpJourney(self.capture, self.decisions, self.peers, names)
+        self.udp = UdpJourney(self.capture, self.decisions, self.peers, names)
+        self.udp.on_refusal = self.tcp.refusals.append
+        self.peers.datagrams_ready = self._datagrams_ready
+        self.dns = DnsFront(self.capture, node, self.peers, names, MARK)
+        self._control = ControlServer(config.socket, {"status": self._status, "down": self._down})
+        self._reviewing: asyncio.Task[None] | None = None
+
+    def _identity(self) -> Identity:
+        key = self.device.key
+
+        def sign(label: bytes, challenge: bytes, leaf: bytes) -> bytes:
+            return proof.sign(key, label, challenge, leaf)
+
+        host = socket.gethostname()
+        return Identity(
+            "agent", keys.public(key), sign, self.device.network, host=host, program=f"warren {__version__}"
+        )
+
+    def _prove(self, challenge: bytes, leaf: bytes) -> tuple[bytes, bytes]:
+        return keys.public(self.device.key), proof.sign(self.device.key, PEER_LABEL, challenge, leaf)
+
+    # ---- life ----
+
+    async def start(self) -> None:
+        """Raises ConfigError: the control socket or the host's routes can't be had."""
+        await self._control.start()
+        self.capture.start(self)
+        await self.routes.set_up(())
+        self._changes = NetworkChanges(self._network_changed)
+        for node in self.nodes:
+            node.start()
+        log.info("agent runs", device=self.device.name, interface=self.config.interface, engine=self.engine.name)
+
+    async def close(self) -> None:
+        """Ends every flow; the host is the ground's to put back."""
+        self.tcp.close()
+        self.udp.close()
+        self.peers.close()
+        await self.dns.close()
+        if self._changes is not None:
+            self._changes.close()
+        if self._reviewing is not None:
+            await asyncio.gather(self._reviewing, return_exceptions=True)
+        for node in self.nodes:
+            await node.close()
+        self.capture.close()
+        await self._control.close()
+
+    # ---- what nodes tell ----
+
+    def connected(self) -> None:
+        pass
+
+    def disconnected(self, reason: Reason, detail: str) -> None:
+        self.decisions.forget()
+
+    def forgotten(self, circuit_socket: CircuitSocket) -> None:
+        self.peers.renew(circuit_socket)
+
+    def welcomed(self, welcome: say.Welcome) -> None:
+        pass
+
+    def offered(self, offer: Offer, circuit_socket: CircuitSocket) -> None:
+        pass
+
+    def dropped(self, circuit: bytes, circuit_socket: CircuitSocket) -> None:
+        """The switch or the connector ended a circuit: its peer connection ends with it."""
+        path = circuit_socket.path(circuit)
+        if path is not None:
+            self.peers.ended(path, Reason.PEER_GONE)
+
+    def away(self, circuit: bytes, circuit_socket: CircuitSocket) -> None:
+        path = circuit_socket.path(circuit)
+        if path is not None:
+            self.peers.away(path)
+
+    def network(self, network: say.Network) -> None:
+        """What may be captured, at the start and after each change."""
+        self.told = network
+        self.decisions.forget()
+        self._network_changed()
+
+    # ---- the host ----
+
+    def _network_changed(self) -> None:
+        if self._reviewing is None or self._reviewing.done():
+            self._reviewing = asyncio.create_task(self._review())
+        else:
+            self._reviewing.add_done_callback(lambda _: self._network_changed())
+
+    async def _review(self) -> None:
+        """Routes as the judge and the local networks have it; the resolver once there is something to resolve."""
+        if self.told is None:
+            return
+        try:
+            await self.routes.set_up(self._included(self.told.cidrs))
+            if self.config.dns and self._resolver is None:
+                resolver = open_resolver(self._journal, self.resolver_address)
+                before = await asyncio.to_thread(resolver.install)
+                self._resolver, self.upstreams = resolver, before.nameservers
+        except ConfigError as error:
+            log.error("the host could not be changed", error=str(error))
+        self.dns.configure(self.told.zones, self.upstreams)
+
+    def _included(self, cidrs: tuple[str, ...]) -> list[IPv4Network]:
+        """The judge's CIDRs, cut down to the include list."""
+        routed = [network for cidr in cidrs if isinstance(network := ip_network(cidr), IPv4Network)]
+        if not self.config.include:
+            return routed
+        wanted = [network for cidr in self.config.include if isinstance(network := ip_network(cidr), IPv4Network)]
+        both = {a if a.subnet_of(b) else b for a in routed for b in wanted if a.overlaps(b)}
+        return sorted(both)
+
+    def resolver_state(self) -> str:
+        if not self.config.dns:
+            return "not set: --no-dns"
+        if self._resolver is None:
+            return "not set yet"
+        return "set" if self._resolver.still_ours() else "changed by another program"
+
+    # ---- the capture's handler ----
+
+    def syn(self, key: FlowKey) -> None:
+        self.tcp.syn(key)
+
+    def cancelled(self, key: FlowKey) -> None:
+        self.tcp.cancelled(key)
+
+    def accepted(self, key: FlowKey, sock: socket.socket) -> None:
+        if key.destination == self.resolver_address.packed:
+            self.dns.accepted(key, sock)
+        else:
+            self.tcp.accepted(key, sock)
+
+    def datagram(self, key: FlowKey, payload: memoryview) -> None:
+        if key.destination == self.resolver_address.packed:
+            self.dns.datagram(key, bytes(payload))
+        else:
+            self.udp.datagram(key, bytes(payload))
+
+    def _datagrams_ready(self, room: int) -> None:
+        """The TUN's MTU follows what goes through unfragmented; TCP does not care, it ends here."""
+        self.capture.set_mtu(max(SMALLEST_MTU, min(LARGEST_MTU, room + UDP_HEADERS)))
+
+    # ---- control ----
+
+    async def _status(self, asked: dict[str, Any]) -> dict[str, Any]:
+        return describe(self)
+
+    async def _down(self, asked: dict[str, Any]) -> dict[str, Any]:
+        self.stopping.set()
+        return {"stopping": True}
+
+
+def run(config: AgentConfig) -> None:
+    """Runs the agent in this process until SIGINT, SIGTERM or `warren agent down`. Raises ConfigError."""
+    import uvloop
+
+    require_root()
+    device = load_device(config.state)
+    require_free(config.socket)
+
+    async def main() -> None:
+        agent = Agent(config, device, ground)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, agent.stopping.set)
+        try:
+            await agent.start()
+            await agent.stopping.wait()
+            log.info("agent stops")
+        finally:
+            await agent.close()
+
+    ground = Ground(config)
+    try:
+        uvloop.run(main())
+    finally:
+        ground.close()
