@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from warren.fabric import flags
-from warren.fabric import service as units
 from warren.fabric.core.errors import ConfigError
+from warren.fabric.daemon import flags
+from warren.fabric.daemon import service as units
 
 if TYPE_CHECKING:
     from warren.agent.config import AgentConfig
@@ -25,15 +25,19 @@ app.add_typer(service, name="service")
 
 State = Annotated[
     Path | None,
-    typer.Option("--state-dir", help="Where the device's key and the journal live. [/var/lib/warren/agent]"),
+    typer.Option(
+        "--state-dir", readable=False, help="Where the device's key and the journal live. [/var/lib/warren/agent]"
+    ),
 ]
-Socket = Annotated[Path | None, typer.Option("--socket", help="The agent's control socket. [/run/warren/agent.sock]")]
+Socket = Annotated[
+    Path | None, typer.Option("--socket", readable=False, help="The agent's control socket. [/run/warren/agent.sock]")
+]
 
 
 def settings(config: Path | None, given: Mapping[str, object]) -> AgentConfig:
     """The file and the flags. Raises ConfigError."""
     from warren.agent.config import AgentConfig
-    from warren.fabric.settings import read
+    from warren.fabric.daemon.settings import read
 
     return read(AgentConfig, "agent", config, given)
 
@@ -69,8 +73,10 @@ def enrol(
     else:
         try:
             text = Path(key_file).read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"the key file {key_file} can't be read: {error}") from None
+        except OSError as error:
+            raise ConfigError(f"the key file {key_file} can't be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise ConfigError(f"{key_file} is no key file: it is not text") from None
     said = settings(config, {"state_dir": state, "engine": engine})
     device = asyncio.run(enrol_device(engine_of(said.engine), text.strip(), said.state, force=force))
     typer.echo(f"enrolled as {device.name}. Next: warren agent up")
@@ -185,7 +191,7 @@ def unenrol(state: State = None, socket: Socket = None, config: flags.Config = N
 @app.command("config")
 def show_config(config: flags.Config = None) -> None:
     """Check the file of settings, and show what it comes to, as JSON."""
-    from warren.fabric.settings import plain
+    from warren.fabric.daemon.settings import plain
 
     typer.echo(json.dumps(plain(settings(config, {})), indent=2))
 

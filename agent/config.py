@@ -12,8 +12,8 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from warren.fabric.core.errors import ConfigError, DeniedError
+from warren.fabric.daemon.settings import LogSettings
 from warren.fabric.identity import files, keys, statements
-from warren.fabric.settings import LogSettings
 
 STATE = Path("/var/lib/warren/agent")
 SOCKET = Path("/run/warren/agent.sock")

@@ -33,8 +33,7 @@ class ControlServer:
             self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"{self._path.parent} can't be made: {error.strerror}") from None
-        if answers(self._path):
-            raise ConfigError(f"an agent runs already ({self._path} answers): `warren agent down` stops it")
+        require_free(self._path)
         try:
             self._path.unlink(missing_ok=True)
             before = os.umask(0o177)
@@ -67,6 +66,12 @@ class ControlServer:
             self._path.unlink(missing_ok=True)
 
 
+def require_free(path: Path) -> None:
+    """Raises ConfigError if an agent answers there."""
+    if _answers(path):
+        raise ConfigError(f"an agent runs already ({path} answers): `warren agent down` stops it")
+
+
 def ask(path: Path, command: dict[str, Any]) -> dict[str, Any]:
     """Asks a running agent. Raises ConfigError if none runs there."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
@@ -88,8 +93,7 @@ def ask(path: Path, command: dict[str, Any]) -> dict[str, Any]:
     return dict(answer)
 
 
-def answers(path: Path) -> bool:
-    """Whether an agent runs there."""
+def _answers(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(1)
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from warren.agent.config import AgentConfig
-from warren.fabric.service import Unit, run_arguments
+from warren.fabric.daemon.service import Unit, run_arguments
 
 CAPABILITIES = (
     "CAP_NET_ADMIN",  # the TUN device, routes, rules, marks

@@ -6,7 +6,7 @@ import contextlib
 import json
 from pathlib import Path
 
-from warren.agent.control import answers
+from warren.agent.control import require_free
 from warren.agent.host.journal import Journal
 from warren.agent.host.undo import UNDOERS
 from warren.fabric.core.errors import ConfigError
@@ -25,8 +25,7 @@ def unenrol(state: Path, socket: Path) -> str:
 
     What a killed agent left on the host is undone first. Files that are not the agent's stay, and the directory too.
     """
-    if answers(socket):
-        raise ConfigError("the agent is running: stop it first with `warren agent down`")
+    require_free(socket)
     journal = Journal.open(state, UNDOERS, lock_wait_s=0.5)
     try:
         if journal.left_over.kept:

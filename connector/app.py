@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import structlog
 
@@ -18,9 +19,7 @@ from warren.connector.gate import Gate
 from warren.connector.health import families, own_listeners_spared, ready
 from warren.fabric.aio import logs
 from warren.fabric.aio.circuits import CircuitSocket, PeerPath
-from warren.fabric.aio.health import Health, serve_health
 from warren.fabric.aio.node import Identity, Node
-from warren.fabric.aio.systemd import notify
 from warren.fabric.core.connector_peer import ConnectorPeer
 from warren.fabric.core.credit import Budget
 from warren.fabric.core.engine import Limits, ServerConfig
@@ -30,6 +29,8 @@ from warren.fabric.core.messages.attachment import Offer
 from warren.fabric.core.messages.peer import LABEL, Prove
 from warren.fabric.core.peer import PeerClosed, PeerEvent, PeerReady
 from warren.fabric.core.reasons import Reason
+from warren.fabric.daemon.health import Health, serve_health
+from warren.fabric.daemon.systemd import notify
 from warren.fabric.engines import engine
 from warren.fabric.identity import certificates, keys, proof, tokens
 from warren.fabric.identity.grants import Verifier
@@ -75,7 +76,11 @@ class Connector:
         key = keys.generate()
         raw = keys.public(key)
         self._leaf = token.make_leaf(raw)
-        self._server = ServerConfig((ALPN,), certificates.pem(self._leaf), keys.private_pem(key), PEER_LIMITS)
+        shown = certificates.pem(self._leaf), keys.private_pem(key)
+        self._servers = [
+            ServerConfig((ALPN,), *shown, replace(PEER_LIMITS, datagrams=datagrams)) for datagrams in (False, True)
+        ]
+        """By the index of the circuit socket: TCP flows, UDP and ICMP flows."""
         self.gate = Gate(token.tunnel, Verifier(token.network, token.edges()), own_listeners_spared(config))
         self.counts = Counts()
         self._budget = Budget()
@@ -166,7 +171,7 @@ class Connector:
 
     def answer(self, door: AgentAtDoor, packet: bytes) -> PeerPath | None:
         now = self._loop.time()
-        connection = self._engine.accept(self._server, packet, now)
+        connection = self._engine.accept(self._servers[door.offer.index], packet, now)
         if connection is None:
             return None
         greeting = os.urandom(32), self.nodes[0].boot

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from warren.fabric import flags
-from warren.fabric import service as units
+from warren.fabric.daemon import flags
+from warren.fabric.daemon import service as units
 
 if TYPE_CHECKING:
     from warren.connector.config import ConnectorConfig
@@ -25,7 +25,7 @@ app.add_typer(service, name="service")
 def settings(config: Path | None, given: Mapping[str, object]) -> ConnectorConfig:
     """The file and the flags. Raises ConfigError."""
     from warren.connector.config import ConnectorConfig
-    from warren.fabric.settings import read
+    from warren.fabric.daemon.settings import read
 
     return read(ConnectorConfig, "connector", config, given)
 
@@ -84,7 +84,7 @@ def run(
 @app.command("config")
 def show_config(config: flags.Config = None) -> None:
     """Check the file of settings, and show what it comes to, as JSON."""
-    from warren.fabric.settings import plain
+    from warren.fabric.daemon.settings import plain
 
     typer.echo(json.dumps(plain(settings(config, {})), indent=2))
 

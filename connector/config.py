@@ -12,7 +12,7 @@ import msgspec
 
 from warren.connector.gate import Ceiling
 from warren.fabric.core.errors import ConfigError
-from warren.fabric.settings import Endpoint, LogSettings
+from warren.fabric.daemon.settings import Endpoint, LogSettings
 
 TOKEN_LIMIT = 16_384
 """Bytes of a token file that are read; a token has about 1,200."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from warren.connector.config import ConnectorConfig
 from warren.connector.gate import Ceiling, IPAddress
-from warren.fabric.metrics import Family, counted, counter, gauge
+from warren.fabric.daemon.metrics import Family, counted, counter, gauge
 
 if TYPE_CHECKING:
     from warren.connector.app import Connector

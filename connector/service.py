@@ -6,7 +6,7 @@ from pathlib import Path
 
 from warren.connector.config import ConnectorConfig
 from warren.fabric.core.errors import ConfigError
-from warren.fabric.service import NO_DEVICES, Unit, path_setting, run_arguments
+from warren.fabric.daemon.service import NO_DEVICES, Unit, path_setting, run_arguments
 
 CAPABILITIES = ("CAP_NET_RAW",)
 """For ping, where the host allows no unprivileged ICMP sockets."""

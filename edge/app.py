@@ -30,13 +30,13 @@ from warren.edge.switch.circuits import Circuits
 from warren.edge.switch.forward import Forwarder
 from warren.edge.switch.model import Admission
 from warren.fabric.aio import logs
-from warren.fabric.aio.health import Health, serve_health
-from warren.fabric.aio.systemd import notify
 from warren.fabric.aio.udp import SOL_UDP, UDP_SEGMENT, open_socket
 from warren.fabric.core.engine import Address, Batch, Limits, ServerConfig
 from warren.fabric.core.errors import DeniedError
 from warren.fabric.core.messages.attachment import LABEL, Attach
 from warren.fabric.core.reasons import Reason
+from warren.fabric.daemon.health import Health, serve_health
+from warren.fabric.daemon.systemd import notify
 from warren.fabric.engines import engine
 from warren.fabric.identity import keys
 

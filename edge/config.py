@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from warren.fabric.settings import Endpoint, LogSettings
+from warren.fabric.daemon.settings import Endpoint, LogSettings
 
 STATE_DIRECTORY = Path("/var/lib/warren/edge")
 ADMIN_SOCKET = Path("/run/warren/edge.sock")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from warren.fabric.metrics import Family, counted, gauge
+from warren.fabric.daemon.metrics import Family, counted, gauge
 
 if TYPE_CHECKING:
     from warren.edge.app import Edge

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from warren.edge.config import EdgeConfig
-from warren.fabric.service import NO_DEVICES, Unit, run_arguments
+from warren.fabric.daemon.service import NO_DEVICES, Unit, run_arguments
 
 CAPABILITIES = ("CAP_NET_BIND_SERVICE",)
 """For port 443."""

@@ -16,13 +16,13 @@ from warren.edge import admin, archive, state
 from warren.edge.client import Client
 from warren.edge.commands import options, screen
 from warren.edge.config import PORT, EdgeConfig
-from warren.fabric import flags
-from warren.fabric import service as units
 from warren.fabric.aio.logs import set_up
 from warren.fabric.core.errors import ConfigError
+from warren.fabric.daemon import flags
+from warren.fabric.daemon import service as units
+from warren.fabric.daemon.settings import plain, read
 from warren.fabric.identity import keys
 from warren.fabric.identity.statements import Edge
-from warren.fabric.settings import plain, read
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -143,7 +143,10 @@ def info(socket: options.Socket = options.SOCKET, json: options.Json = False) ->
 
 @app.command(epilog="Example:  `warren edge flows --json`")
 def flows(socket: options.Socket = options.SOCKET, json: options.Json = False) -> None:
-    """Show the flows that were granted and have not ended: through which tunnel, connector and circuit."""
+    """Show the flows that this edge knows of.
+
+    Flows are end to end, so for now there are none: `warren agent status` on the device shows its own.
+    """
     answer = Client(socket).get("/v1/flows")
     if json:
         screen.show_json(answer)
@@ -161,7 +164,7 @@ def flows(socket: options.Socket = options.SOCKET, json: options.Json = False) -
         for flow in answer
     ]
     columns = ("DEVICE", "PROTOCOL", "DESTINATION", "TUNNEL", "CONNECTOR", "CIRCUIT", "SINCE")
-    screen.show_table(columns, rows, "There are no flows now.")
+    screen.show_table(columns, rows, "The edge knows of no flows; `warren agent status` on a device shows its own.")
 
 
 @app.command(epilog="Example:  `warren edge backup /root/edge-$(date +%F).tar`")

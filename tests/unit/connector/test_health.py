@@ -11,7 +11,7 @@ from warren.connector.gate import Ceiling
 from warren.connector.health import own_listeners_spared
 from warren.fabric.core.errors import DeniedError
 from warren.fabric.core.reasons import Reason
-from warren.fabric.settings import Endpoint
+from warren.fabric.daemon.settings import Endpoint
 
 
 def refused(listener: str, allow: list[str], address: str, port: int) -> Reason | None:

@@ -14,10 +14,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from warren.fabric import metrics
 from warren.fabric.core.errors import ConfigError
-from warren.fabric.metrics import Family
-from warren.fabric.settings import Endpoint
+from warren.fabric.daemon import metrics
+from warren.fabric.daemon.metrics import Family
+from warren.fabric.daemon.settings import Endpoint
 
 HEAD_LIMIT = 8192
 """Bytes of a request: what curl, probes and Prometheus send has a few hundred."""

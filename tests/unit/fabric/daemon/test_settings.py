@@ -10,9 +10,9 @@ import pytest
 from warren.agent.config import AgentConfig
 from warren.connector.config import ConnectorConfig
 from warren.edge.config import EdgeConfig
-from warren.fabric import settings
 from warren.fabric.core.errors import ConfigError
-from warren.fabric.settings import plain, read
+from warren.fabric.daemon import settings
+from warren.fabric.daemon.settings import plain, read
 
 
 def written(tmp_path: Path, text: str) -> Path:

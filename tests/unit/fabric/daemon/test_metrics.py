@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from warren.fabric.metrics import Family, counted, counter, gauge, process, text
+from warren.fabric.daemon.metrics import Family, counted, counter, gauge, process, text
 
 NASTY = 'a "b" \\ c\nd'
 

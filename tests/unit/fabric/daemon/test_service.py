@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from warren.cli.main import main
-from warren.fabric import service
 from warren.fabric.core.errors import ConfigError
-from warren.fabric.service import quoted
+from warren.fabric.daemon import service
+from warren.fabric.daemon.service import quoted
 
 ROLES = ("agent", "connector", "edge")
 SETTINGS = {

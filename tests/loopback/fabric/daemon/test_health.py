@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from warren.fabric.aio.health import CONNECTIONS, HEAD_LIMIT, Health, serve_health
 from warren.fabric.core.errors import ConfigError
-from warren.fabric.metrics import gauge
-from warren.fabric.settings import Endpoint
+from warren.fabric.daemon.health import CONNECTIONS, HEAD_LIMIT, Health, serve_health
+from warren.fabric.daemon.metrics import gauge
+from warren.fabric.daemon.settings import Endpoint
 
 
 def free_port() -> int:
