@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from warren.fabric.core.errors import ConfigError
+from warren.fabric.daemon import diag as diagnosis
 from warren.fabric.daemon import flags
 from warren.fabric.daemon import service as units
 
@@ -213,3 +214,19 @@ def install_service(
 def uninstall_service(directory: units.UnitDirectory = units.UNITS) -> None:
     """Stop the service, and remove its unit. Settings and state stay."""
     units.uninstall("agent", directory)
+
+
+@app.command()
+def diag(file: diagnosis.File, config: flags.Config = None) -> None:
+    """Write one archive for whoever is to find out what is wrong: without keys and tokens."""
+    from warren.agent.control import ask
+
+    said = settings(config, {})
+
+    def told() -> str:
+        return diagnosis.as_json(ask(said.socket, {"do": "status"}))
+
+    def journal() -> str:
+        return (said.state / "host.journal").read_text()
+
+    diagnosis.write(file, "agent", said, {"status.json": told, "host.journal": journal})

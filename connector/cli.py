@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from warren.fabric.daemon import diag as diagnosis
 from warren.fabric.daemon import flags
 from warren.fabric.daemon import service as units
 
@@ -109,3 +110,12 @@ def install_service(
 def uninstall_service(directory: units.UnitDirectory = units.UNITS) -> None:
     """Stop the service, and remove its unit. Settings and state stay."""
     units.uninstall("connector", directory)
+
+
+@app.command()
+def diag(file: diagnosis.File, config: flags.Config = None) -> None:
+    """Write one archive for whoever is to find out what is wrong: without keys and tokens.
+
+    With `metrics` in the settings, what the running connector says of itself is in it.
+    """
+    diagnosis.write(file, "connector", settings(config, {}), {})

@@ -18,6 +18,7 @@ from warren.edge.commands import options, screen
 from warren.edge.config import PORT, EdgeConfig
 from warren.fabric.aio.logs import set_up
 from warren.fabric.core.errors import ConfigError
+from warren.fabric.daemon import diag as diagnosis
 from warren.fabric.daemon import flags
 from warren.fabric.daemon import service as units
 from warren.fabric.daemon.settings import plain, read
@@ -233,3 +234,16 @@ def install_service(
 def uninstall_service(directory: units.UnitDirectory = units.UNITS) -> None:
     """Stop the service, and remove its unit. Settings and state stay."""
     units.uninstall("edge", directory)
+
+
+@app.command()
+def diag(file: diagnosis.File, config: flags.Config = None) -> None:
+    """Write one archive for whoever is to find out what is wrong: without keys and tokens."""
+    said = settings(config, {})
+    client = Client(said.admin_socket)
+
+    def asked(what: str) -> Callable[[], str]:
+        return lambda: diagnosis.as_json(client.get(f"/v1/{what}"))
+
+    pages = ("info", "tunnels", "routes", "devices")
+    diagnosis.write(file, "edge", said, {f"{what}.json": asked(what) for what in pages})

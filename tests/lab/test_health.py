@@ -105,6 +105,26 @@ def test_watch_is_a_line_a_time(deployment: Deployment) -> None:
     assert not re.search(r"Traceback", line)
 
 
+def test_diagnoses_hold_what_is_needed_and_no_secret(deployment: Deployment) -> None:
+    daemons = {"agent": deployment.laptop, "connector": deployment.connector, "edge": deployment.edge}
+    edge = "/var/lib/warren/edge"
+    files = {
+        deployment.laptop: ("/var/lib/warren/agent/device.key", "/root/laptop.key"),
+        deployment.connector: ("/root/office.token",),
+        deployment.edge: (f"{edge}/edge.key", f"{edge}/grant.key", "/root/office.token", "/root/laptop.key"),
+    }
+    secrets = {line for host, paths in files.items() for path in paths for line in host.read(path).split()}
+    secrets = {secret for secret in secrets if len(secret) > 40}
+    assert len(secrets) >= 5
+    wanted = {"agent": "round_trip_ms", "connector": "warren_connector_flows_opened_total", "edge": "10.10.0.0/16"}
+    for role, host in daemons.items():
+        deployment.warren(host, role, "diag", "/root/diag.tar.gz")
+        whole = host.run(["tar", "-xzOf", "/root/diag.tar.gz"]).stdout
+        assert "could not be had" not in re.sub(r"could not be had: FileNotFoundError.*resolvectl", "", whole)
+        assert not [secret for secret in secrets if secret in whole]
+        assert wanted[role] in whole
+
+
 def test_unenrolling_leaves_nothing(deployment: Deployment) -> None:
     laptop = deployment.laptop
     done = laptop.run(["warren", "agent", "unenrol", "--yes"], check=False)
