@@ -102,7 +102,7 @@ class UdpJourney:
     def __init__(
         self, capture: Capture, decisions: Decisions, peers: Peers, names: Names, router: bytes = b"\x7f\0\0\1"
     ) -> None:
-        """`router`: packed address by which the agent answers as a hop (none of the host's own: it would be dropped)."""
+        """`router`: packed address by which we answer as a hop (none of the host's own: it would be dropped)."""
         self.capture = capture
         self.router = router
         self.flows: dict[FlowKey, UdpFlow] = {}

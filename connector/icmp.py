@@ -1,7 +1,8 @@
 """One flow of ICMP echo at the connector: an unprivileged ping socket where `ping_group_range` allows, else a raw one.
 
 A ping socket is the kernel's (icmp(7)): it fills in identifier and checksum, hands over only our own replies, and
-puts errors into the error queue with the address that sent them (ip(7), IP_RECVERR). A raw socket gives all of it in the raw.
+puts errors into the error queue with the address that sent them (ip(7), IP_RECVERR). A raw socket gives everything as
+it is.
 """
 
 from __future__ import annotations
