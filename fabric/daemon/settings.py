@@ -78,7 +78,7 @@ def read(kind: type[T], role: str, file: Path | None, flags: Mapping[str, object
     """
     document: dict[str, Any] = {}
     path = DIRECTORY / f"{role}.yaml" if file is None else file
-    if file is not None or path.exists():
+    if file is not None or _is_there(path):
         document = _load(path)
         _convert(document, kind, str(path))
     for key, value in (flags or {}).items():
@@ -96,6 +96,13 @@ def flag(key: str) -> str:
 def plain(settings: msgspec.Struct) -> Any:
     """As JSON has it."""
     return msgspec.to_builtins(settings, enc_hook=_encode)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError:
+        raise ConfigError(f"{path.parent} can't be looked into: chmod 755 {path.parent}, or use sudo") from None
 
 
 def _load(path: Path) -> dict[str, Any]:

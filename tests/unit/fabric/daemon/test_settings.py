@@ -112,3 +112,12 @@ def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
         read(AgentConfig, "agent", tmp_path / "none.yaml")
     with pytest.raises(ConfigError, match="can't be read"):
         read(AgentConfig, "agent", tmp_path)
+
+
+def test_a_directory_that_is_closed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(path: Path) -> bool:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "exists", closed)
+    with pytest.raises(ConfigError, match="chmod 755 /etc/warren"):
+        read(AgentConfig, "agent", None)
