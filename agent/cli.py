@@ -15,8 +15,10 @@ from warren.fabric.core.errors import ConfigError
 
 app = typer.Typer(no_args_is_help=True, help="Reach private networks from this device.")
 
-State = Annotated[Path, typer.Option("--state-dir", help="Where the device's key and the journal live.")]
-Socket = Annotated[Path, typer.Option("--socket", help="The agent's control socket.")]
+State = Annotated[
+    Path, typer.Option("--state-dir", readable=False, help="Where the device's key and the journal live.")
+]
+Socket = Annotated[Path, typer.Option("--socket", readable=False, help="The agent's control socket.")]
 STATE = Path("/var/lib/warren/agent")
 SOCKET = Path("/run/warren/agent.sock")
 
