@@ -66,6 +66,10 @@ def up(
         list[str] | None,
         typer.Option(help="Capture only this CIDR of what the edge routes (split tunnel). Repeat it for more."),
     ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(help="Leave this CIDR alone whatever the edge routes; stronger than --include. Repeat it."),
+    ] = None,
     dns: Annotated[bool, typer.Option(help="Point the system's resolver at the agent.")] = True,
     engine: Annotated[str | None, typer.Option(help="QUIC engine; the best one installed by default.")] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
@@ -81,12 +85,13 @@ def up(
     from warren.fabric.aio.logs import set_up
 
     set_up(log_level)
-    for cidr in include or []:
-        try:
-            ipaddress.ip_network(cidr)
-        except ValueError as error:
-            raise ConfigError(f"--include {cidr}: {error}; use a CIDR such as 10.10.0.0/16") from None
-    run(AgentConfig(state, socket, interface, tuple(include or ()), dns, engine))
+    for option, cidrs in (("--include", include), ("--exclude", exclude)):
+        for cidr in cidrs or []:
+            try:
+                ipaddress.ip_network(cidr)
+            except ValueError as error:
+                raise ConfigError(f"{option} {cidr}: {error}; use a CIDR such as 10.10.0.0/16") from None
+    run(AgentConfig(state, socket, interface, tuple(include or ()), tuple(exclude or ()), dns, engine))
 
 
 @app.command()

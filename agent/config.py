@@ -25,6 +25,8 @@ class AgentConfig:
     interface: str = "warren0"
     include: tuple[str, ...] = ()
     """CIDRs to capture; none: all that the edge routes."""
+    exclude: tuple[str, ...] = ()
+    """CIDRs that are not captured, whatever the edge routes; stronger than `include`."""
     dns: bool = True
     """Whether the system resolver is pointed at the agent."""
     engine: str | None = None
