@@ -38,6 +38,9 @@ CONNECTIONS = 64
 IDLE = 10.0
 """Seconds that such a connection may be idle."""
 
+DISCOVERY = dnswire.name_wire("resolver.arpa")
+"""Asks this resolver for its encrypted self (RFC 9462): there is none, and another one's would lead past us."""
+
 Transport = Literal["udp", "tcp"]
 
 
@@ -165,6 +168,8 @@ class DnsFront:
                 return self._pointer(question, packed)
             if packed is not None and self._is_captured(packed):
                 return await self._private_pointer(question, str(ip_address(packed)), transport)
+            if dnswire.is_under(question.name, DISCOVERY):
+                return dnswire.answer(question, authoritative=True)
             if not self._ours(question.name):
                 return await self._before(message, question, transport)
             said = await self._judge.query(message, transport)

@@ -45,7 +45,9 @@ def add_ip(
 
 @host.command("add", epilog="Example:  `warren route host add payroll.internal --tunnel office`")
 def add_host(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="As in payroll.internal.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="As in payroll.internal, or *.corp.internal for all names under it.")
+    ],
     tunnel: Tunnel,
     vnet: Vnet = "default",
     comment: Comment = "",

@@ -113,6 +113,16 @@ def test_programs_find_a_name_under_local(laptop: Host) -> None:
     assert laptop.run(["getent", "ahostsv4", LOCAL]).stdout.split()[0] == short(laptop, LOCAL)[0]
 
 
+def test_programs_find_it_where_mdns_comes_first_too(laptop: Host) -> None:
+    """nss-mdns leaves names of more than two labels to the next module; where it is not installed, glibc goes on."""
+    before = laptop.read("/etc/nsswitch.conf")
+    laptop.write("/etc/nsswitch.conf", "hosts: files mdns4_minimal [NOTFOUND=return] dns\n")
+    try:
+        assert laptop.run(["getent", "ahostsv4", LOCAL]).stdout.split()[0] == short(laptop, LOCAL)[0]
+    finally:
+        laptop.write("/etc/nsswitch.conf", before)
+
+
 def test_the_route_of_a_name_is_told(deployment: Deployment, laptop: Host) -> None:
     found = json.loads(deployment.warren(deployment.edge, "route", "get", "web.eu.corp.internal", "--json"))
     assert (found["route"]["value"], found["route"]["status"]) == (WILDCARD, "healthy")

@@ -194,3 +194,9 @@ def test_without_a_route_to_the_address_it_is_a_failure() -> None:
 @pytest.mark.parametrize("name", ["payroll.acme.local", "local"])
 def test_names_under_local_are_like_any_others(name: str) -> None:
     assert data(ask(World(HERE), name, zones=(name,))) == [str(SYNTHETIC)]
+
+
+def test_nobody_is_led_to_the_encrypted_resolver_of_before() -> None:
+    world = World()
+    answer = ask(world, "_dns.resolver.arpa", "SVCB")
+    assert (answer.header.rcode, answer.rr, world.decided) == (0, [], [])
