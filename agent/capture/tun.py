@@ -29,7 +29,7 @@ _OFFLOAD_CHECKSUM, _OFFLOAD_TSO4, _OFFLOAD_TSO6 = 1, 2, 4
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCSIFMTU = 0x8913, 0x8914, 0x8922
 _SIOCSIFTXQLEN = 0x8943
 _QUEUE = 2_000
-"""Packets that wait for us in the kernel (500 by default): two seconds of 1,000 datagrams while we are not scheduled."""
+"""Packets that wait for us in the kernel (500 by default): two seconds of 1,000 datagrams while we do not run."""
 _IFF_UP, _IFF_MULTICAST = 0x0001, 0x1000
 _MAX_NAME = 15  # IFNAMSIZ without the closing zero
 
