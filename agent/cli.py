@@ -53,8 +53,10 @@ def enrol(
     else:
         try:
             text = Path(key_file).read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"the key file {key_file} can't be read: {error}") from None
+        except OSError as error:
+            raise ConfigError(f"the key file {key_file} can't be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise ConfigError(f"{key_file} is no key file: it is not text") from None
     device = asyncio.run(enrol_device(engine_of(engine), text.strip(), state, force=force))
     typer.echo(f"enrolled as {device.name}. Next: warren agent up")
 

@@ -24,8 +24,18 @@ from warren.fabric.core.messages.peer import (
     Resolved,
     ToAgent,
     ToConnector,
+    Unreachable,
 )
-from warren.fabric.core.peer import RESOLVES, Control, FlowOpened, FlowRefused, Peer, PeerReady, ResolveAnswered
+from warren.fabric.core.peer import (
+    RESOLVES,
+    Control,
+    FlowOpened,
+    FlowRefused,
+    FlowUnreachable,
+    Peer,
+    PeerReady,
+    ResolveAnswered,
+)
 from warren.fabric.core.reasons import Reason
 
 
@@ -85,7 +95,8 @@ class AgentPeer(Peer):
                 case LinkClosed(code, detail, ours):
                     self._close(code, detail, ours)
                 case DatagramsReceived():
-                    pass
+                    self._take_datagrams()
+        self._offer()
 
     def _prove(self, challenge: bytes, leaf: bytes) -> None:
         self.control = self._link.open(TO_AGENT, TO_CONNECTOR, Control(self, self._on_control))
@@ -106,6 +117,9 @@ class AgentPeer(Peer):
                 self._credited(message)
             case Ended():
                 self._ended(message)
+            case Unreachable(flow, reason):
+                if flow in self.flows:
+                    self._events.append(FlowUnreachable(self.flows[flow], Reason.of(reason)))
             case Resolved(request, answer, reason) if request in self._requests:
                 self._requests.discard(request)
                 self._events.append(ResolveAnswered(request, answer, Reason.of(reason) if reason else None))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from warren.fabric.core.credit import Budget
-from warren.fabric.core.engine import Closed, Connected, Connection, StreamReset, StreamStopped
+from warren.fabric.core.engine import Closed, Connected, Connection, DatagramsReceived, StreamReset, StreamStopped
 from warren.fabric.core.errors import WireError
 from warren.fabric.core.flow import Flow
 from warren.fabric.core.link import greet
@@ -24,6 +24,7 @@ from warren.fabric.core.messages.peer import (
     Resolved,
     ToAgent,
     ToConnector,
+    Unreachable,
 )
 from warren.fabric.core.peer import Control, FlowAsked, FlowCancelled, Peer, PeerReady, ResolveAsked
 from warren.fabric.core.reasons import Reason
@@ -69,6 +70,10 @@ class ConnectorPeer(Peer):
         head = MessageStream(self.connection, flow.stream, ON_STREAM, ON_STREAM)
         head.send(message)
 
+    def unreachable(self, flow: Flow, reason: Reason) -> None:
+        """The origin of a UDP flow says that it is not there."""
+        self._tell(Unreachable(flow.id, reason.code))
+
     def resolved(self, request: int, message: bytes, reason: Reason | None = None) -> None:
         self._tell(Resolved(request, message, reason.code if reason else 0))
 
@@ -80,6 +85,9 @@ class ConnectorPeer(Peer):
                     self._greet()
                 case Closed(code, detail, ours):
                     self._close(code, detail, ours)
+                case DatagramsReceived():
+                    self._take_datagrams()
+        self._offer()
 
     def _greet(self) -> None:
         if not self._greeted:

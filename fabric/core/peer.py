@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from warren.fabric.core.credit import Budget
+from warren.fabric.core.datagrams import Assembly, Turns, header_room, split
 from warren.fabric.core.engine import (
     Buffer,
     Connection,
@@ -89,6 +90,20 @@ class FlowWritable(NamedTuple):
     flow: Flow
 
 
+class DatagramArrived(NamedTuple):
+    """A whole datagram of a UDP or ICMP flow."""
+
+    flow: Flow
+    payload: bytes
+
+
+class FlowUnreachable(NamedTuple):
+    """Agent: the origin of a UDP flow answered that it is not there. The flow goes on."""
+
+    flow: Flow
+    reason: Reason
+
+
 class ResolveAsked(NamedTuple):
     """Connector: answer with `resolved`."""
 
@@ -112,6 +127,8 @@ PeerEvent = (
     | FlowCancelled
     | FlowReadable
     | FlowWritable
+    | DatagramArrived
+    | FlowUnreachable
     | ResolveAsked
     | ResolveAnswered
 )
@@ -134,6 +151,9 @@ class Peer:
         self._prove_by = now + PROOF_TIME
         self._now = now
         self._measured_at = -1.0
+        self.turns = Turns()
+        self.assembly = Assembly()
+        self._packet = 0
         self._round_trip = 0.0
 
     # ---- for the owner ----
@@ -187,6 +207,36 @@ class Peer:
             self._measured_at = self._now
             self._round_trip = self.connection.statistics().round_trip
         return self._round_trip
+
+    # ---- datagrams ----
+
+    def datagram_room(self) -> int:
+        """Payload of a datagram that goes unfragmented now; 0: this connection carries none."""
+        return header_room(self.connection.datagram_room())
+
+    def send_datagram(self, flow: Flow, payload: Buffer) -> bool:
+        """Queues one datagram of a flow, in fragments if it has to be; False if it was dropped (and counted)."""
+        self._packet += 1
+        number = flow.stream >> 2
+        parts = split(number, payload, self.connection.datagram_room(), self._packet)
+        return bool(parts) and self.turns.add(number, parts)
+
+    def _offer(self) -> bool:
+        """Gives the engine what it takes of the datagrams whose turn it is."""
+        return bool(self.turns) and self.turns.send(self._offer_one)
+
+    def _offer_one(self, part: bytes) -> bool:
+        if len(part) > self.connection.datagram_room():
+            self.turns.dropped += 1  # the path has shrunk since it was cut
+            return True
+        return self.connection.send_datagram(part)
+
+    def _take_datagrams(self) -> None:
+        while (data := self.connection.read_datagram()) is not None:
+            whole = self.assembly.take(data, self._now)
+            flow = self._streams.get(whole[0] << 2) if whole is not None else None
+            if whole is not None and flow is not None and flow.opened:
+                self._events.append(DatagramArrived(flow, whole[1]))
 
     def settled(self, flow: Flow) -> None:
         """The owner has read the flow's end: forget it if both directions are over."""
@@ -280,6 +330,7 @@ class Peer:
     def _remove(self, flow: Flow) -> None:
         if self.flows.pop(flow.id, None) is not None:
             self._streams.pop(flow.stream, None)
+            self.turns.forget(flow.stream >> 2)
             flow.window.close()
             self._forget_stream(flow.stream)
 

@@ -16,7 +16,7 @@ def test_own_and_foreign_are_the_whole_buffer(data: bytes, stride: int, header: 
     for start, end in foreign:
         step = stride if 0 < stride < len(data) else max(1, len(data))
         assert start % step == 0
-        heads = {data[at : min(at + len(header), end)] for at in range(start, end, step)}
+        heads = {data[at : min(at + len(header), at + step, end)] for at in range(start, end, step)}
         assert len(heads) <= 1 and header not in heads
 
 
