@@ -92,6 +92,10 @@ def up(
         list[str] | None,
         typer.Option(help="Capture only this CIDR of what the edge routes (split tunnel). Repeat it for more."),
     ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(help="Leave this CIDR alone whatever the edge routes; stronger than --include. Repeat it."),
+    ] = None,
     dns: Annotated[bool | None, typer.Option(help="Point the system's resolver at the agent. [yes]")] = None,
     engine: flags.Engine = None,
     config: flags.Config = None,
@@ -111,6 +115,7 @@ def up(
         "socket": socket,
         "interface": interface,
         "include": include or None,
+        "exclude": exclude or None,
         "dns": dns,
         "engine": engine,
         "log.level": log_level,

@@ -41,6 +41,8 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     interface: str = "warren0"
     include: tuple[Cidr, ...] = ()
     """CIDRs to capture; none: all that the edge routes."""
+    exclude: tuple[Cidr, ...] = ()
+    """CIDRs that are not captured, whatever the edge routes; stronger than `include`."""
     dns: bool = True
     """Whether the system resolver is pointed at the agent."""
     engine: str | None = None

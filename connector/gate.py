@@ -11,6 +11,7 @@ import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from warren.fabric.core import dnsrecords, dnswire
 from warren.fabric.core.errors import ConfigError, DeniedError
 from warren.fabric.core.messages.peer import Open
 from warren.fabric.core.reasons import Reason
@@ -144,10 +145,13 @@ class Gate:
             raise DeniedError(Reason.GRANT_MISMATCH, "another destination, port or protocol")
         return grant
 
-    def check_name(self, grant_bytes: bytes, key: bytes, host: str, elapsed: float) -> Grant:
-        """As `check`, for a question about a name."""
+    def check_question(self, grant_bytes: bytes, key: bytes, question: dnswire.Question, elapsed: float) -> Grant:
+        """As `check`, for a question: about the name that was granted, or for the name of the address that was."""
         grant = self._grant(grant_bytes, key, elapsed)
-        if grant.host != host:
+        if grant.host and grant.host == question.text:
+            return grant
+        packed = dnsrecords.reverse_address(question.name) if question.type == dnswire.PTR else None
+        if packed is None or grant.address != str(ipaddress.ip_address(packed)):
             raise DeniedError(Reason.GRANT_MISMATCH, "another name")
         return grant
 

@@ -12,7 +12,7 @@ from warren.lab.host import Host
 from warren.lab.lab import Lab
 from warren.lab.process import Process
 from warren.lab.state import LabError
-from warren.lab.topologies import PUBLIC_NAMES, SITE_NAMES
+from warren.lab.topologies import PUBLIC_NAMES, SITE_NAMES, SITE_ZONE
 
 HTTP_PORT, SSH_PORT, POSTGRES_PORT, IPERF_PORT, DNS_PORT = 80, 22, 5432, 5201, 53
 PAGE = "Payroll: everybody is paid on time.\n"
@@ -44,7 +44,7 @@ class SshKeys:
 
 def start_services(lab: Lab) -> Services:
     """All that the office has: web and ssh on payroll, PostgreSQL on db, iperf3 on payroll, both name servers."""
-    names = serve_names(lab["nameserver"], SITE_NAMES)
+    names = serve_names(lab["nameserver"], SITE_NAMES, zone=SITE_ZONE)
     public_names = serve_names(lab["internet"], PUBLIC_NAMES, lab["internet"].spec.nameserver)
     ssh, keys = serve_ssh(lab["payroll"])
     processes = {
@@ -58,10 +58,13 @@ def start_services(lab: Lab) -> Services:
     return Services(processes, keys)
 
 
-def serve_names(host: Host, names: Mapping[str, str], address: str | None = None) -> Process:
-    """A name server on port 53 of `address` (the host's first one by default)."""
+def serve_names(host: Host, names: Mapping[str, str], address: str | None = None, *, zone: str = "") -> Process:
+    """A name server on port 53 of `address` (the host's first one by default). `zone`: more records, as in a file."""
     pairs = [f"{name}={target}" for name, target in names.items()]
     listen = ["--listen", address or host.address]
+    if zone:
+        host.write("/etc/lab-zone", zone)
+        listen += ["--zone", "/etc/lab-zone"]
     process = host.start([sys.executable, "-m", "warren.lab.nameserver", *listen, *pairs], log=f"{host.name}-dns")
     process.wait_for_output("^answering")
     return process

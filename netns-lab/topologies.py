@@ -67,6 +67,26 @@ SITE_NAMES: Mapping[str, str] = {
     "silent.internal": "10.10.0.66",
     "nowhere.internal": "10.10.66.1",
 }
+SITE_ZONE = r"""
+corp.internal.               60 IN TXT   "the apex"
+web.corp.internal.           60 IN A     10.10.0.10
+web.eu.corp.internal.        60 IN A     10.10.0.10
+alias.corp.internal.         60 IN CNAME web.corp.internal.
+outwards.corp.internal.      60 IN CNAME www.example.com.
+text.corp.internal.          60 IN TXT   "hello from the office"
+big.corp.internal.           60 IN TYPE16 \# 2008 @BIG@
+_ldap._tcp.corp.internal.    60 IN SRV   0 5 389 web.corp.internal.
+_sip._tcp.corp.internal.     60 IN SRV   0 5 5060 sip.example.com.
+mail.corp.internal.          60 IN MX    10 web.corp.internal.
+mail.corp.internal.          60 IN MX    20 mx.example.com.
+web.corp.internal.           60 IN HTTPS 1 . alpn=h2 port=8443 ipv4hint=10.10.0.10 ipv6hint=fd00::10
+outwards2.corp.internal.     60 IN HTTPS 1 cdn.example.com. alpn=h2
+odd.corp.internal.           60 IN TYPE65280 \# 4 0A0A000A
+payroll.acme.local.          60 IN A     10.10.0.10
+10.0.10.10.in-addr.arpa.     60 IN PTR   payroll.internal.
+""".replace("@BIG@", (b"\xfa" + b"x" * 250).hex() * 8)
+"""Records of the site's name server beside those addresses; `big` is longer than an answer over UDP may be."""
+
 PUBLIC_NAMES: Mapping[str, str] = {
     "edge.example.net": "203.0.113.10",
     "www.example.com": "203.0.113.1",

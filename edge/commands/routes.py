@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 import typer
 
@@ -45,7 +46,9 @@ def add_ip(
 
 @host.command("add", epilog="Example:  `warren route host add payroll.internal --tunnel office`")
 def add_host(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="As in payroll.internal.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="As in payroll.internal, or *.corp.internal for all names under it.")
+    ],
     tunnel: Tunnel,
     vnet: Vnet = "default",
     comment: Comment = "",
@@ -72,6 +75,33 @@ def list_host(socket: options.Socket = options.SOCKET, json: options.Json = Fals
 def list_all(socket: options.Socket = options.SOCKET, json: options.Json = False) -> None:
     """Show all routes."""
     _list(socket, "", json)
+
+
+@app.command("get", epilog="Example:  `warren route get db.corp.internal --vnet lab`")
+def get(
+    destination: Annotated[str, typer.Argument(metavar="ADDRESS|NAME", help="As in 10.10.0.5 or payroll.internal.")],
+    vnet: Vnet = "default",
+    socket: options.Socket = options.SOCKET,
+    json: options.Json = False,
+) -> None:
+    """Tell which route a destination takes, and why. The answer comes from the code that decides flows."""
+    query = urlencode({"to": destination, "vnet": vnet})
+    found = Client(socket).get(f"/v1/routes/find?{query}")
+    if json:
+        screen.show_json(found)
+        return
+    route = found["route"]
+    if route is None:
+        others = f"; there is one in virtual network {', '.join(found['elsewhere'])}" if found["elsewhere"] else ""
+        raise EdgeError(f"{found['destination']}: {found['why']}{others}")
+    rows = [
+        ("destination", found["destination"]),
+        ("tunnel", f"{route['tunnel']['name']} ({route['status']})"),
+        ("route", f"{route['value']} in virtual network {route['vnet']} ({route['id']})"),
+        ("why", found["why"]),
+        *(("instead of", f"{other['value']} to tunnel {other['tunnel']['name']}") for other in found["instead_of"]),
+    ]
+    screen.show_pairs(rows)
 
 
 @ip.command("delete", epilog="Example:  `warren route ip delete 10.10.0.0/16`")
