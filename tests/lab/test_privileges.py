@@ -33,9 +33,12 @@ class Bounded(Deployment):
 
     def start(self, role: str, host: Host, *words: str) -> Process:
         kept = "".join(f",+{name.removeprefix('CAP_').lower()}" for name in CAPABILITIES[role])
-        bounded = ["setpriv", "--no-new-privs", f"--bounding-set=-all{kept}", "--inh-caps=-all"]
-        if role == "connector":
+        bounded = ["setpriv", "--no-new-privs", f"--bounding-set=-all{kept}"]
+        if role == "connector":  # AmbientCapabilities
+            bounded += [f"--inh-caps=-all{kept}", f"--ambient-caps=-all{kept}"]
             bounded += ["--reuid=nobody", "--regid=nogroup", "--clear-groups"]
+        else:
+            bounded += ["--inh-caps=-all"]
         if role not in self.managers:
             with host.network():  # abstract names belong to a network namespace
                 manager = self.managers[role] = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -78,6 +81,7 @@ def test_flows_and_names_work_with_the_units_capabilities(deployment: Deployment
     assert deployment.laptop.run([*CURL, "http://10.10.0.10/"]).stdout == PAGE
     assert deployment.laptop.run([*CURL, "http://payroll.internal/"]).stdout == PAGE
     assert deployment.status()["dns"]["system"] == "set"
+    assert "1 received" in deployment.laptop.run(["ping", "-c", "1", "-W", "5", "10.10.0.10"]).stdout
 
 
 def test_the_guardian_has_enough_of_them_too(deployment: Deployment) -> None:
