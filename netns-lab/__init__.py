@@ -5,6 +5,7 @@ with Lab(OFFICE) as lab:
 """
 
 from warren.lab.host import CommandError, Host
+from warren.lab.impairment import Impairment
 from warren.lab.lab import Lab
 from warren.lab.process import Process
 from warren.lab.state import LabError
@@ -17,6 +18,7 @@ __all__ = [
     "CommandError",
     "Host",
     "HostSpec",
+    "Impairment",
     "Interface",
     "Lab",
     "LabError",

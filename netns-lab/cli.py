@@ -1,4 +1,4 @@
-"""The `lab` command: up, exec, shell, status, down."""
+"""The `lab` command: up, exec, shell, status, down; what changes a lab that is up is in `cli_changes.py`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from warren.lab.cli_changes import DEFAULT_NAME, HostArgument, NameOption, host_of, register
 from warren.lab.host import environment
 from warren.lab.lab import Lab
 from warren.lab.services import start_services
@@ -26,9 +27,6 @@ app = typer.Typer(
     "Every host is a network, mount, UTS, IPC and PID namespace; nothing outside of them is changed.\n\n"
     "    lab up --services\n\n    lab exec connector -- curl http://payroll.internal/\n\n    lab down",
 )
-NameOption = Annotated[str, typer.Option("--name", "-n", help="Which lab; several can be up at once.")]
-HostArgument = Annotated[str, typer.Argument(help="Name of a host, as `lab status` shows them.")]
-DEFAULT_NAME = "lab"
 
 
 @app.command()
@@ -103,15 +101,13 @@ def _hosts(lab: Lab) -> Table:
 
 
 def _become(name: str, host: str, command: list[str], env: dict[str, str] | None = None) -> None:
-    lab = Lab.attach(name)
-    if host not in lab.hosts:
-        raise LabError(f"no host {host!r} in lab {name!r}: there is {', '.join(lab.hosts)}")
-    argv = lab[host].argv(command)
+    argv = host_of(Lab.attach(name), host).argv(command)
     sys.stdout.flush()
     os.execvpe(argv[0], argv, environment(env))
 
 
 def main() -> None:
+    register(app)
     try:
         app(prog_name="lab")
     except LabError as error:

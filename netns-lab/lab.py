@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 
 from warren.lab.host import Host
+from warren.lab.impairment import Impairment
+from warren.lab.links import Links
 from warren.lab.state import LabError, LabState, ProcessId
 from warren.lab.topologies import OFFICE, TOPOLOGIES
 from warren.lab.topology import HostSpec, Topology
@@ -95,6 +97,15 @@ class Lab:
         except BaseException:  # also a signal that came while the state was being written
             self.down()
             raise
+
+    @property
+    def links(self) -> Links:
+        """Its networks, to be impaired, cut and mended."""
+        return Links(self.topology, self.hosts, self._state)
+
+    def impair(self, network: str, impairment: Impairment, *, towards: str | None = None) -> None:
+        """From now on; `links.clear(network)` ends it, `links.report(network)` says how it went."""
+        self.links.impair(network, impairment, towards)
 
     def release(self) -> None:
         """Leave the lab up when this process ends."""

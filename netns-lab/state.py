@@ -3,6 +3,7 @@
 /run/warren-lab/NAME/lab.json         topology, and the process that holds the lab (none: it stays up by itself)
 /run/warren-lab/NAME/hosts/HOST.json  the host's first process
 /run/warren-lab/NAME/mounts/HOST/     where that host hangs its memory; empty from outside
+/run/warren-lab/NAME/links/           impaired networks: NETWORK.json, and what their emulators count
 /run/warren-lab/NAME/logs/            what started programs print
 """
 
@@ -54,6 +55,22 @@ def _stat(pid: int) -> list[str] | None:
         return None
 
 
+def processor_seconds(pid: int) -> tuple[float, float] | None:
+    """What a process has used of a processor, and for how long it has run; None if there is none."""
+    fields = _stat(pid)
+    if fields is None:
+        return None
+    ticks = os.sysconf("SC_CLK_TCK")
+    running = float(Path("/proc/uptime").read_text().split()[0]) - int(fields[19]) / ticks
+    return (int(fields[11]) + int(fields[12])) / ticks, running
+
+
+def is_stopped(pid: int) -> bool:
+    """By SIGSTOP, or gone."""
+    fields = _stat(pid)
+    return fields is None or fields[0] in ("T", "Z", "X")
+
+
 @dataclass(frozen=True, slots=True)
 class LabState:
     """The files of one lab."""
@@ -74,6 +91,11 @@ class LabState:
 
     def record(self, host: str) -> Path:
         return self.directory / "hosts" / f"{host}.json"
+
+    @property
+    def links(self) -> Path:
+        """What is written down about impaired networks."""
+        return self.directory / "links"
 
     def mounts(self, host: str) -> Path:
         return self.directory / "mounts" / host

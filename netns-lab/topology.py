@@ -11,6 +11,7 @@ from typing import Any, Literal
 # What systemd sets on a Debian host, and nothing of IPv6 that would start by itself.
 DEBIAN_SYSCTLS: Mapping[str, str] = {
     "net.ipv4.conf.default.rp_filter": "2",
+    "net.ipv4.conf.default.promote_secondaries": "1",
     "net.ipv4.ping_group_range": "0 2147483647",
     "net.ipv6.conf.default.accept_ra": "0",
     "net.ipv6.conf.default.autoconf": "0",
