@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import structlog
@@ -25,9 +25,11 @@ from warren.fabric.core.messages.attachment import Circuit
 from warren.fabric.core.messages.peer import Open
 from warren.fabric.core.messages.session import Granted
 from warren.fabric.core.peer import (
+    DatagramArrived,
     FlowOpened,
     FlowReadable,
     FlowRefused,
+    FlowUnreachable,
     FlowWritable,
     PeerClosed,
     PeerEvent,
@@ -42,8 +44,10 @@ log = structlog.get_logger()
 ALPN = "warren-peer/1"
 PEER_LIMITS = Limits(idle_timeout=900.0, keep_alive=20.0, streams=1024, connection_window=256 << 20)
 """Idle time-out not below the hold times (protocol.md, section 3); windows above all that credit allows."""
+STREAMS, DATAGRAMS = 0, 1
+"""Index of the circuit sockets: TCP flows on the one, UDP and ICMP on the other, nothing shared but the host."""
 CONNECTIONS = 16
-"""Peer connections to one tunnel: 1,024 flows each, half of what the flow table holds."""
+"""Peer connections of either kind to one tunnel: 1,024 flows each, half of what the flow table holds."""
 WAITING = 4096
 """Flows that wait for one tunnel's connection to be proved: as many as the capture holds SYNs."""
 HOLD = 60.0
@@ -73,6 +77,12 @@ class FlowOwner(Protocol):
 
     def writable(self, flow: Flow) -> None: ...
 
+    def datagram(self, payload: bytes) -> None:
+        """UDP and ICMP: what the origin sent."""
+
+    def unreachable(self, reason: Reason) -> None:
+        """UDP: the origin says that it is not there."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -90,6 +100,8 @@ class PeerState:
     tunnel: str
     tunnel_name: str
     id: bytes
+    index: int
+    """STREAMS or DATAGRAMS."""
     permit: bytes
     """The newest pass for the tunnel."""
     path: PeerPath | None = None
@@ -126,7 +138,9 @@ class Peers:
         self._sign = sign
         self._switches = switches
         self._budget = Budget()
-        self._states: dict[str, list[PeerState]] = {}
+        self._states: dict[tuple[str, int], list[PeerState]] = {}
+        self.datagrams_ready: Callable[[int], None] = lambda room: None
+        """Called with the room for a datagram whenever a connection that carries some is proved."""
         self._revisions: dict[str, int] = {}
         self._questions: dict[int, asyncio.Future[bytes]] = {}
         self._next_question = 1
@@ -139,16 +153,16 @@ class Peers:
         """Opens a flow as soon as its tunnel can be reached; the owner hears `opened` or `refused`."""
         opening = Opening(self, wanted)
         try:
-            state = self._usable(wanted.granted)
+            state = self._usable(wanted.granted, STREAMS if wanted.message.protocol == "tcp" else DATAGRAMS)
         except DeniedError as error:
             wanted.owner.refused(error.reason, error.detail)
             return opening
         self._when_ready(state, opening.start)
         return opening
 
-    def _usable(self, granted: Granted) -> PeerState:
+    def _usable(self, granted: Granted, index: int) -> PeerState:
         """A peer connection of the tunnel, made if there is none or all are full. Raises DeniedError."""
-        states = self._states.setdefault(granted.tunnel, [])
+        states = self._states.setdefault((granted.tunnel, index), [])
         for state in states:
             if state.usable:
                 state.permit = granted.permit
@@ -156,7 +170,7 @@ class Peers:
         if len(states) >= CONNECTIONS:
             raise DeniedError(Reason.LIMIT, "peer connections to one tunnel")
         self._believe(granted)
-        state = PeerState(granted.tunnel, granted.tunnel_name, os.urandom(16), granted.permit)
+        state = PeerState(granted.tunnel, granted.tunnel_name, os.urandom(16), index, granted.permit)
         states.append(state)
         self._spawn(self._connect(state, granted))
         return state
@@ -180,9 +194,9 @@ class Peers:
     # ---- connections ----
 
     async def _connect(self, state: PeerState, granted: Granted) -> None:
-        leaving = tuple(other.boot for other in self._states[granted.tunnel] if other.draining)
+        leaving = tuple(other.boot for other in self._states[granted.tunnel, state.index] if other.draining)
         try:
-            circuit, socket = await self._switches.ask(0, state.id, granted.permit, leaving)
+            circuit, socket = await self._switches.ask(state.index, state.id, granted.permit, leaving)
         except DeniedError as error:
             self._lost(state, error.reason)
             return
@@ -190,7 +204,7 @@ class Peers:
             alpn=ALPN,
             server_name=certificates.tunnel_name(granted.tunnel),
             root=certificates.pem(granted.authority),
-            limits=PEER_LIMITS,
+            limits=replace(PEER_LIMITS, datagrams=state.index == DATAGRAMS),
         )
         now = self._loop.time()
         peer = AgentPeer(self._engine.connect(config, now), now, self._budget, state.id, self._sign)
@@ -209,11 +223,17 @@ class Peers:
             case FlowRefused(flow, reason, detail) if flow in state.owners:
                 state.draining |= reason is Reason.DRAINING
                 state.owners.pop(flow).refused(reason, detail)
+            case DatagramArrived(flow, payload) if flow in state.owners:
+                state.owners[flow].datagram(payload)
+            case FlowUnreachable(flow, reason) if flow in state.owners:
+                state.owners[flow].unreachable(reason)
             case ResolveAnswered(request, message, reason):
                 self._answered(request, message, reason)
             case PeerReady():
                 log.info("peer connection proved", tunnel=state.tunnel_name)
                 self._ready(state)
+                if state.index == DATAGRAMS and state.peer is not None:
+                    self.datagrams_ready(state.peer.datagram_room())
             case PeerClosed(reason, detail, ours):
                 log.info("peer connection over", tunnel=state.tunnel_name, reason=reason.word, detail=detail, ours=ours)
                 self._lost(state, reason)
@@ -224,7 +244,7 @@ class Peers:
             then(state.peer, Reason.UNKNOWN)
 
     def _lost(self, state: PeerState, reason: Reason) -> None:
-        states = self._states.get(state.tunnel, [])
+        states = self._states.get((state.tunnel, state.index), [])
         if state in states:
             states.remove(state)
         if state.path is not None:
@@ -270,7 +290,7 @@ class Peers:
         circuit = path.circuit
         while state.peer is not None and not state.peer.closed and path.circuit == circuit:
             try:
-                given, socket = await self._switches.ask(0, state.id, state.permit, (), state.boot)
+                given, socket = await self._switches.ask(state.index, state.id, state.permit, (), state.boot)
             except DeniedError as error:
                 if self._loop.time() > until:
                     self.ended(path, error.reason)
@@ -303,7 +323,7 @@ class Peers:
 
     async def resolve(self, granted: Granted, query: bytes) -> bytes:
         """Asks the tunnel's private resolver: a whole DNS message. Raises DeniedError."""
-        state = self._usable(granted)
+        state = self._usable(granted, STREAMS)
         request, self._next_question = self._next_question, self._next_question + 1
         future: asyncio.Future[bytes] = self._loop.create_future()
         self._questions[request] = future
@@ -386,6 +406,12 @@ class Opening:
             self._state.owners.pop(self.flow, None)
             self._peer.cancel(self.flow)
             self._peers.flush(self._state)
+
+    def send_datagram(self, payload: bytes) -> bool:
+        """UDP and ICMP, once opened: False if it was dropped. `flush` after the last one."""
+        if self._peer is None or self.flow is None:
+            return False
+        return self._peer.send_datagram(self.flow, payload)
 
     def settled(self) -> None:
         """The pump is done: both directions are over, as far as this side goes."""

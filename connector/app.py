@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import socket
+from dataclasses import replace
 
 import structlog
 
@@ -70,7 +71,11 @@ class Connector:
         key = keys.generate()
         raw = keys.public(key)
         self._leaf = token.make_leaf(raw)
-        self._server = ServerConfig((ALPN,), certificates.pem(self._leaf), keys.private_pem(key), PEER_LIMITS)
+        shown = certificates.pem(self._leaf), keys.private_pem(key)
+        self._servers = [
+            ServerConfig((ALPN,), *shown, replace(PEER_LIMITS, datagrams=datagrams)) for datagrams in (False, True)
+        ]
+        """By the index of the circuit socket: TCP flows, UDP and ICMP flows."""
         self.gate = Gate(token.tunnel, Verifier(token.network, token.edges()), config.ceiling)
         self.counts = Counts()
         self._budget = Budget()
@@ -157,7 +162,7 @@ class Connector:
 
     def answer(self, door: AgentAtDoor, packet: bytes) -> PeerPath | None:
         now = self._loop.time()
-        connection = self._engine.accept(self._server, packet, now)
+        connection = self._engine.accept(self._servers[door.offer.index], packet, now)
         if connection is None:
             return None
         greeting = os.urandom(32), self.nodes[0].boot

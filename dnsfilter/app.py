@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import ssl
 from collections.abc import Callable
@@ -32,11 +33,13 @@ async def serve(
     stop: asyncio.Event,
     progress: Progress | None = None,
     ready: Callable[[list[int]], None] | None = None,
+    refresh_now: asyncio.Event | None = None,
 ) -> None:
     """Load the lists, listen, and refresh until `stop` is set. `ready` is told the ports."""
     config, state = settings.resolver_config(), Path(settings.state)
     lists = Lists(settings.lists, settings.policy, tuple(config.groups), state)
-    resolver = Resolver(config, filter=_as_expected(settings, await lists.load(progress)))
+    tls = upstream_context(settings.upstream_ca)
+    resolver = Resolver(config, filter=_as_expected(settings, await lists.load(progress)), tls=tls)
     query_log = QueryLog(settings.log, state) if settings.log.enabled else None
     server = Server(resolver, ClientBook(settings.clients), settings.limit, query_log)
     background: list[asyncio.Task[None]] = []
@@ -45,7 +48,7 @@ async def serve(
         if settings.tls is not None:
             context = _context(settings.tls)
             ports += [await server.listen_tls(address, context) for address in settings.tls.listen]
-        background.append(asyncio.create_task(_refresh(settings, lists, resolver)))
+        background.append(asyncio.create_task(_refresh(settings, lists, resolver, refresh_now or asyncio.Event())))
         if query_log is not None:
             background.append(asyncio.create_task(query_log.run()))
         log.info("resolver ready", ports=ports, lists=len(settings.lists))
@@ -67,11 +70,14 @@ def _as_expected(settings: Settings, filter_: Filter) -> Filter:
     return filter_
 
 
-async def _refresh(settings: Settings, lists: Lists, resolver: Resolver) -> None:
+async def _refresh(settings: Settings, lists: Lists, resolver: Resolver, now: asyncio.Event) -> None:
     interval = settings.refresh_hours * 3600
     wait = lists.due_in(interval)
     while True:
-        await asyncio.sleep(wait)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait):
+                await now.wait()
+        now.clear()
         wait = interval * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
         filter_ = await lists.refresh()
         if filter_ is None:
@@ -81,6 +87,16 @@ async def _refresh(settings: Settings, lists: Lists, resolver: Resolver) -> None
             log.info("lists refreshed")
         except ConfigError as error:
             log.warning("new lists not used", error=str(error))
+
+
+def upstream_context(path: str) -> ssl.SSLContext | None:
+    """What upstreams over TLS are verified against; None: the system's authorities."""
+    if not path:
+        return None
+    try:
+        return ssl.create_default_context(cafile=path)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"upstream_ca: {path}: {error.strerror or error}; give a PEM file") from None
 
 
 def _context(settings: TlsSettings) -> ssl.SSLContext:

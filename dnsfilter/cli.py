@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
+import uvloop
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from warren.dnsfilter.app import serve
+from warren.dnsfilter.app import serve, upstream_context
 from warren.dnsfilter.clients import ClientBook
 from warren.dnsfilter.core.expectations import Outcome, check
 from warren.dnsfilter.core.records import type_of
@@ -35,6 +38,7 @@ app.add_typer(policy_app, name="policy")
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file; docs/dns.md describes it.")]
 _FOLLOW_S = 0.5
+_DESCRIPTORS = 8192
 
 
 @app.command()
@@ -44,14 +48,16 @@ def run(
     upstream: Annotated[list[str] | None, typer.Option(help="Resolver to ask; may be repeated.")] = None,
     state: Annotated[Path | None, typer.Option(help="Directory for lists and the query log.")] = None,
 ) -> None:
-    """Answer queries until stopped. Without a file: --upstream is all it needs.
+    """Answer queries until stopped; SIGHUP asks for new lists. Without a file: --upstream is all it needs.
 
     warren dns run --listen 127.0.0.1:5353 --upstream 192.0.2.53 --state ./dns
     """
     with _one_line_errors():
         settings = _settings(config, listen, upstream, state)
+        if not settings.resolver_config().groups:
+            raise ConfigError("no upstreams, so nothing could be answered; name one, as in --upstream 192.0.2.53")
         with Progress(console=Console(stderr=True), transient=True) as bars:
-            asyncio.run(_serve(settings, bars))
+            uvloop.run(_serve(settings, bars))
 
 
 @app.command()
@@ -104,14 +110,38 @@ def log(
 ) -> None:
     """The query log as JSON lines."""
     with _one_line_errors():
-        path = Path(_settings(config, None, None, None).state) / "queries.jsonl"
-        if not path.exists():
-            raise ConfigError(f"{path}: there is no query log; set log.enabled in the configuration")
-        for line in _lines(path, follow):
+        for line in _logged(config, follow):
             said = json.loads(line)
             wanted = verdict in ("", said["verdict"]) and device in ("", said.get("device", ""))
             if wanted and name in said["name"]:
                 typer.echo(line)
+
+
+@app.command()
+def top(
+    config: ConfigOption = None,
+    hours: Annotated[float, typer.Option(help="Window, up to now.")] = 24,
+    count: Annotated[int, typer.Option(help="Lines of each kind.")] = 10,
+) -> None:
+    """The names, blocked names and clients that the query log has most of."""
+    with _one_line_errors():
+        since = time.time() - hours * 3600
+        names: Counter[str] = Counter()
+        blocked: Counter[str] = Counter()
+        clients: Counter[str] = Counter()
+        for line in _logged(config, follow=False):
+            said = json.loads(line)
+            if said["time"] < since:
+                continue
+            names[said["name"]] += 1
+            clients[said.get("device") or said.get("address", "")] += 1
+            if said["verdict"] == "blocked":
+                blocked[said["name"]] += 1
+    for title, counter in (("name", names), ("blocked", blocked), ("client", clients)):
+        table = Table(title, "queries")
+        for key, number in counter.most_common(count):
+            table.add_row(key, str(number))
+        Console().print(table)
 
 
 @policy_app.command("test")
@@ -145,10 +175,12 @@ def _settings(
 
 
 async def _serve(settings: Settings, bars: Progress) -> None:
-    stop, tasks = asyncio.Event(), {}
+    _raise_descriptor_limit()
+    stop, refresh_now, tasks = asyncio.Event(), asyncio.Event(), {}
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, refresh_now.set)
 
     def progress(name: str, done: int, size: int) -> None:
         if name not in tasks:
@@ -159,14 +191,22 @@ async def _serve(settings: Settings, bars: Progress) -> None:
         bars.stop()
         typer.echo(f"answering on {', '.join(settings.listen)}", err=True)
 
-    await serve(settings, stop, progress, ready)
+    await serve(settings, stop, progress, ready, refresh_now)
+
+
+def _raise_descriptor_limit() -> None:
+    """As far as the system lets us: each question in flight and each connection holds one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _resolver(settings: Settings) -> tuple[Resolver, Lists]:
     """What a server would have after its start, from the lists as they were last good."""
     config = settings.resolver_config()
     held = Lists(settings.lists, settings.policy, tuple(config.groups), Path(settings.state))
-    return Resolver(config, filter=await held.load()), held
+    return Resolver(config, filter=await held.load(), tls=upstream_context(settings.upstream_ca)), held
 
 
 async def _test(settings: Settings, name: str, as_: str, kind: str, ask: bool) -> dict[str, str]:
@@ -215,6 +255,16 @@ async def _expectations(settings: Settings) -> list[Outcome]:
         return check(settings.expectations, resolver.slot.current)
     finally:
         await resolver.close()
+
+
+def _logged(config: Path | None, follow: bool) -> Iterator[str]:
+    path = Path(_settings(config, None, None, None).state) / "queries.jsonl"
+    if not path.exists():
+        raise ConfigError(f"{path}: there is no query log; set log.enabled in the configuration")
+    older = path.with_suffix(".jsonl.1")
+    if older.exists():
+        yield from _lines(older, follow=False)
+    yield from _lines(path, follow)
 
 
 def _lines(path: Path, follow: bool) -> Iterator[str]:

@@ -31,6 +31,8 @@ from warren.fabric.core.errors import ConfigError
 LIST_MAX_BYTES: Final = 256 << 20
 """Of one list: ten million names."""
 FETCH_TIMEOUT_S: Final = 30.0
+SAMPLE: Final = 256 << 10
+"""Bytes of a new copy that are tried before it is believed to be a list."""
 CHUNK: Final = 16 << 10
 """Bytes that are parsed between looks at anything else."""
 SWITCH_S: Final = 0.0005
@@ -101,7 +103,8 @@ class Lists:
     async def _fetch(self, lists: Sequence[ListSettings]) -> bool:
         changed = False
         for entry in lists:
-            changed |= await asyncio.to_thread(self._fetch_one, entry)
+            with _short_switches():
+                changed |= await asyncio.to_thread(self._fetch_one, entry)
         return changed
 
     def _fetch_one(self, entry: ListSettings) -> bool:
@@ -226,11 +229,12 @@ def _refuse_rubbish(entry: ListSettings, data: bytes, state: ListState) -> None:
     if start.startswith((b"<!doctype", b"<html", b"<?xml")):
         state.etag = state.modified = ""
         raise ValueError("a page came instead of a list")
-    if not data.strip() and state.entries:
+    if (not data or data.isspace()) and state.entries:
         state.etag = state.modified = ""
         raise ValueError("an empty list came")
     parser = ListParser(Builder(), entry.name, entry.kind, entry.syntax)
-    parser.feed(data[: 1 << 20])
+    for at in range(0, min(len(data), SAMPLE), CHUNK):
+        parser.feed(data[at : at + CHUNK])
     report = parser.end()
     if not report.entries and (state.entries or report.errors):
         state.etag = state.modified = ""

@@ -32,6 +32,8 @@ PIPELINED_MAX: Final = 64
 """Queries in work on one connection (RFC 7766, section 6.2.1.1)."""
 IDLE_S: Final = 10.0
 """A connection without a query is closed (RFC 7766, section 6.2.3)."""
+PADDED_TO: Final = 468
+"""Length of an answer over TLS, or a multiple of it, if the query was padded (RFC 8467, section 4.2)."""
 _RECEIVE_BUFFER: Final = 4 << 20
 
 log = structlog.get_logger()
@@ -195,8 +197,11 @@ class Server:
             if not self._limiter.allows(address, started):
                 return
             resolved = await self._resolver.resolve(data, client, "tcp")
-            if resolved.message and not writer.is_closing():
-                writer.write(len(resolved.message).to_bytes(2, "big") + resolved.message)
+            message = resolved.message
+            if message and not writer.is_closing():
+                if resolved.question is not None and resolved.question.padded and writer.get_extra_info("ssl_object"):
+                    message = wire.padded(message, PADDED_TO)
+                writer.write(len(message).to_bytes(2, "big") + message)
                 async with asyncio.timeout(IDLE_S):
                     await writer.drain()
             self._note(resolved, client, started)

@@ -37,6 +37,7 @@ class GroupSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     upstreams: tuple[str, ...]
     racing: bool = False
+    trust_ad: bool = False
 
 
 class ClientSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -77,7 +78,7 @@ class LimitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All of it."""
 
-    listen: tuple[str, ...] = ("127.0.0.1:53", "[::1]:53")
+    listen: tuple[str, ...] = ("127.0.0.1:53",)
     upstreams: tuple[str, ...] = ()
     """Short for a group "default"."""
     groups: dict[str, GroupSettings] = {}
@@ -92,13 +93,17 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log: LogSettings = LogSettings()
     tls: TlsSettings | None = None
     limit: LimitSettings = LimitSettings()
+    upstream_ca: str = ""
+    """PEM file of authorities for upstreams over TLS, instead of the system's."""
     refresh_hours: float = 24
     state: str = "/var/lib/warren/dns"
     """Directory for lists as they were last good, and for the query log."""
 
     def resolver_config(self) -> ResolverConfig:
         groups = {
-            name: Group(tuple(map(parse_upstream, group.upstreams)), "racing" if group.racing else "ordered")
+            name: Group(
+                tuple(map(parse_upstream, group.upstreams)), "racing" if group.racing else "ordered", group.trust_ad
+            )
             for name, group in self.groups.items()
         }
         if self.upstreams:

@@ -19,6 +19,8 @@ PATTERNS_MAX: Final = 20_000
 SPECIAL_MAX: Final = 200_000
 """Entries with conditions: some 600 bytes each."""
 PATTERN_LENGTH_MAX: Final = 1000
+PATTERN_MEMORY: Final = 256 << 10
+"""Bytes that RE2 may use for one pattern; real ones take a few thousand."""
 COMPILED_AT_ONCE: Final = 250
 """Patterns that RE2 compiles in one call, which holds the interpreter: some 6 ms, so that no query waits longer."""
 
@@ -55,6 +57,7 @@ def _options() -> re2.Options:
     options = re2.Options()
     options.case_sensitive = False
     options.log_errors = False
+    options.max_mem = PATTERN_MEMORY
     return options
 
 
@@ -69,6 +72,15 @@ def is_pattern(expression: str) -> bool:
     return True
 
 
+def _zeros(typecode: str, size: int) -> array[int]:
+    """An array of zeros, a piece at a time: 16 MiB at once would hold the interpreter for 10 ms."""
+    zeros = array(typecode)
+    piece = bytes(min(size, 1 << 13) * zeros.itemsize)
+    for _ in range(0, size * zeros.itemsize, len(piece)):
+        zeros.frombytes(piece)
+    return zeros
+
+
 class Builder:
     """Collects entries; `finish` gives the rule set and ends the builder's life."""
 
@@ -77,8 +89,8 @@ class Builder:
         size = SMALLEST
         while size * LOAD_MAX < expected:
             size *= 2
-        self._keys = array("q", bytes(8 * size))
-        self._values = array("H", bytes(2 * size))
+        self._keys = _zeros("q", size)
+        self._values = _zeros("H", size)
         self._used = 0
         self._shortest = 255
         self._combos: list[Combo] = [Combo()]
@@ -210,11 +222,7 @@ class Builder:
     def _grow(self) -> None:
         old_keys, old_values = self._keys, self._values
         size = 2 * len(old_keys)
-        keys, values, mask = (
-            array("q", bytes(8 * size)),
-            array(old_values.typecode, bytes(size * old_values.itemsize)),
-            size - 1,
-        )
+        keys, values, mask = _zeros("q", size), _zeros(old_values.typecode, size), size - 1
         for at, key in enumerate(old_keys):
             if key:
                 slot = key & mask

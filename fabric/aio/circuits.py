@@ -43,12 +43,22 @@ Expect = Callable[[bytes], "PeerPath | None"]
 class CircuitSocket:
     """One UDP socket towards one switch. `verify`: the switch may be another process by now (slot.Verify)."""
 
-    def __init__(self, index: int, bind: Address, switch: Address, verify: Callable[[], None], mark: int = 0) -> None:
+    def __init__(
+        self,
+        index: int,
+        bind: Address,
+        switch: Address,
+        verify: Callable[[], None],
+        mark: int = 0,
+        *,
+        listens: bool = False,
+    ) -> None:
         self.index = index
         self.switch = switch
         self.slot: Slot | None = None
         self.dropped: Counter[str] = Counter()
         self._verify = verify
+        self._listens = listens
         self._loop = asyncio.get_running_loop()
         self._udp = UdpSocket(self, bind, mark=mark)
         self._paths: dict[bytes, PeerPath] = {}
@@ -64,7 +74,7 @@ class CircuitSocket:
         now = self._loop.time()
         fresh = self.slot is None or self.slot.id != slot_id or self.slot.key != key
         if self.slot is None or fresh:
-            self.slot = Slot(self.index, slot_id, key, now)
+            self.slot = Slot(self.index, slot_id, key, now, listens=self._listens)
         else:
             self.slot.attachment(True, now)
         self.slot.circuits(len(self._paths))

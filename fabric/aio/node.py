@@ -45,6 +45,8 @@ LIMITS = {
     "connector": Limits(idle_timeout=10.0, streams=128, stream_window=1 << 20, connection_window=4 << 20),
 }
 """Idle: three missed beats (20 s and 1 s), with room for a slow path."""
+TLS_ALERTS = 0x100
+"""From here on the transport's codes are TLS alerts (RFC 9001, section 4.8)."""
 BACKOFF = (0.25, 15.0)
 """Seconds between attempts, first and longest, with jitter: five hundred nodes that come back must not come at once."""
 ANSWER_TIME = 8.0
@@ -177,7 +179,10 @@ class Node:
             circuit_socket.close()
         self._address = address
         bind = ("::" if ":" in address[0] else "0.0.0.0", 0)  # noqa: S104
-        self.sockets = [CircuitSocket(index, bind, address, self._verify, self._mark) for index in (0, 1)]
+        listens = self._identity.role == "connector"
+        self.sockets = [
+            CircuitSocket(index, bind, address, self._verify, self._mark, listens=listens) for index in (0, 1)
+        ]
 
     def _verify(self) -> None:
         """The edge may be another process by now: a second connection beside the first, at most one at a time, tells
@@ -251,8 +256,7 @@ class Node:
             case LinkReady():
                 self._enter(event)
             case LinkClosed(code, detail, _):
-                reason = Reason.of(code) if 0 < code < 0x100 else Reason.JUDGE_AWAY
-                self._away(reason, detail or "no answer")
+                self._away(*_why(code, detail))
                 if not self._ended.done():
                     self._ended.set_result(None)
 
@@ -440,6 +444,15 @@ class Node:
         if self._attachment is not None:
             self._attachment.drop(circuit, reason, self._loop.time())
             self.flush()
+
+
+def _why(code: int, detail: str) -> tuple[Reason, str]:
+    """Why a link is over, and what status says of it: in words about the edge, where the code speaks of an origin."""
+    if code >= TLS_ALERTS:
+        return Reason.BAD_PROOF, f"its certificate is not of this network ({detail})"
+    if code == Reason.TIMED_OUT.code:
+        return Reason.JUDGE_AWAY, "it does not answer: is UDP to it open, and does it run?"
+    return (Reason.of(code) if code > 0 else Reason.JUDGE_AWAY), detail or "no answer"
 
 
 def _settle(future: asyncio.Future[T] | None, value: T | None, error: DeniedError) -> None:

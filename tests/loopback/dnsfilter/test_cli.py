@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -92,11 +93,17 @@ def test_lists(config: Path) -> None:
 def test_the_log(config: Path, tmp_path: Path) -> None:
     assert "there is no query log" in invoked("log", "-c", str(config), code=2)
     (tmp_path / "state").mkdir()
-    lines = [{"name": "a.x", "verdict": "blocked", "device": "d1"}, {"name": "b.y", "verdict": "cached"}]
+    now = time.time()
+    lines = [
+        {"time": now, "name": "a.x", "verdict": "blocked", "device": "d1"},
+        {"time": now - 7200, "name": "b.y", "verdict": "cached", "address": "192.0.2.7"},
+    ]
     (tmp_path / "state" / "queries.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert len(invoked("log", "-c", str(config)).splitlines()) == 2
     for words in (("--verdict", "blocked"), ("--device", "d1"), ("--name", "a.")):
         assert json.loads(invoked("log", "-c", str(config), *words)) == lines[0]
+    assert "b.y" in invoked("top", "-c", str(config)) and "192.0.2.7" in invoked("top", "-c", str(config))
+    assert "b.y" not in invoked("top", "-c", str(config), "--hours", "1")
 
 
 @pytest.mark.parametrize(
@@ -105,7 +112,8 @@ def test_the_log(config: Path, tmp_path: Path) -> None:
         (("run", "-c", "/nosuch.yaml"), "No such file"),
         (("run", "--upstream", "nowhere", "--state", "/tmp"), "is no upstream"),
         (("run", "--upstream", "192.0.2.1", "--state", "/proc/nosuch"), "name a directory that can be written to"),
-        (("run", "--listen", "here", "--state", "{tmp}"), "give address and port"),
+        (("run", "--state", "{tmp}"), "no upstreams"),
+        (("run", "--upstream", "192.0.2.1", "--listen", "here", "--state", "{tmp}"), "give address and port"),
         (("test", "a..b", "--as", "127.0.0.1", "-c", "{config}"), "not a domain name"),
         (("test", "a.b", "--type", "BOGUS", "-c", "{config}"), "no query type"),
         (("test", "a.b", "--as", "stranger", "-c", "{config}"), "no client of the configuration; there are tablet"),

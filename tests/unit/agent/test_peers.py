@@ -37,12 +37,14 @@ class App:
 
     def __init__(self) -> None:
         self.reasons: list[Reason] = []
+        self.told = asyncio.Event()
 
     def opened(self, flow: Flow, address: str) -> None:
         raise AssertionError("it was opened")
 
     def refused(self, reason: Reason, detail: str) -> None:
         self.reasons.append(reason)
+        self.told.set()
 
     def readable(self, flow: Flow) -> None:
         pass
@@ -62,11 +64,9 @@ def try_each(*grants: Granted) -> tuple[list[Reason], int]:
         switch, app = Switch(), App()
         peers = Peers(engine(), WORLD.network, lambda challenge, leaf: (b"", b""), switch)
         for grant in grants:
-            before = len(app.reasons)
+            app.told.clear()
             peers.open(Wanted(grant, Open(b"f" * 16, b"grant", "tcp", 80, address="10.0.0.1"), app))
-            async with asyncio.timeout(5):
-                while len(app.reasons) == before:
-                    await asyncio.sleep(0)
+            await asyncio.wait_for(app.told.wait(), 5)
         peers.close()
         return app.reasons, switch.asked
 
