@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,7 +17,9 @@ from warren.lab.host import environment
 from warren.lab.lab import Lab
 from warren.lab.services import start_services
 from warren.lab.state import LabError, LabState, all_labs
-from warren.lab.topologies import TOPOLOGIES
+from warren.lab.topologies import FOLDER, NAMES
+from warren.lab.topology import Topology
+from warren.lab.topology_file import load
 
 app = typer.Typer(
     name="lab",
@@ -32,14 +35,12 @@ app = typer.Typer(
 @app.command()
 def up(
     name: NameOption = DEFAULT_NAME,
-    topology: Annotated[str, typer.Option(help=f"One of: {', '.join(TOPOLOGIES)}.")] = "office",
+    topology: Annotated[str, typer.Option(help=f"A YAML file, or one of: {', '.join(NAMES)}.")] = "office",
     services: Annotated[bool, typer.Option("--services", help="Start the servers of the office, too.")] = False,
 ) -> None:
     """Bring a lab up. It stays until `lab down`."""
-    if topology not in TOPOLOGIES:
-        raise LabError(f"no topology {topology!r}: there is {', '.join(TOPOLOGIES)}")
     began = time.monotonic()
-    lab = Lab(TOPOLOGIES[topology], name=name)
+    lab = Lab(_topology(topology), name=name)
     lab.up()
     try:
         if services:
@@ -90,6 +91,14 @@ def down(
             raise LabError(f"no lab {name!r} is up")
         Lab(name=lab.name).down()
         Console().print(f"lab {lab.name} is down")
+
+
+def _topology(said: str) -> Topology:
+    if said in NAMES:
+        return load(FOLDER / f"{said}.yaml")
+    if "/" in said or said.endswith((".yaml", ".yml")):
+        return load(Path(said))
+    raise LabError(f"no topology {said!r}: there is {', '.join(NAMES)}, or name a YAML file")
 
 
 def _hosts(lab: Lab) -> Table:

@@ -19,7 +19,7 @@ from warren.lab.host import Host
 from warren.lab.impairment import Impairment
 from warren.lab.links import Links
 from warren.lab.state import LabError, LabState, ProcessId
-from warren.lab.topologies import OFFICE, TOPOLOGIES
+from warren.lab.topologies import OFFICE
 from warren.lab.topology import HostSpec, Topology
 from warren.lab.waiting import wait_until
 from warren.lab.wiring import wire
@@ -52,7 +52,7 @@ class Lab:
             raise LabError(
                 f"lab {name!r} is broken (whoever made it has died): clear it up with `lab down --name {name}`"
             )
-        lab = cls(TOPOLOGIES[state.topology()], name=name)
+        lab = cls(state.topology(), name=name)
         lab.hosts = {
             spec.name: Host(spec, pid.pid, state.logs)
             for spec in lab.topology.hosts
@@ -88,7 +88,7 @@ class Lab:
                 raise LabError(f"lab {self.name!r} is up already: take it down with `lab down --name {self.name}`")
             self.down()
         try:
-            self._state.create(self.topology.name, [spec.name for spec in self.topology.hosts])
+            self._state.create(self.topology)
             pids = self._start_hosts()
             wire(self.topology, pids)
             self.hosts = {spec.name: Host(spec, pids[spec.name], self.logs) for spec in self.topology.hosts}
