@@ -110,7 +110,8 @@ def serve_ssh(host: Host, port: int = SSH_PORT) -> tuple[Process, SshKeys]:
     host.write(
         "/etc/ssh-lab/config",
         f"Port {port}\nListenAddress 0.0.0.0\nHostKey /etc/ssh-lab/host\nAuthorizedKeysFile /etc/ssh-lab/user.pub\n"
-        "PermitRootLogin prohibit-password\nPasswordAuthentication no\nUsePAM no\nUseDNS no\nPidFile none\n",
+        "PermitRootLogin prohibit-password\nPasswordAuthentication no\nUsePAM no\nUseDNS no\nPidFile none\n"
+        "Subsystem sftp internal-sftp\n",
     )
     process = host.start(["/usr/sbin/sshd", "-D", "-e", "-f", "/etc/ssh-lab/config"], log=f"{host.name}-sshd")
     host.wait_for_listener(port, process)
