@@ -7,7 +7,7 @@ import signal
 import socket
 import time
 from contextlib import ExitStack
-from ipaddress import IPv4Address, IPv4Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 from typing import Any
 
 import structlog
@@ -30,6 +30,7 @@ from warren.agent.peers import Peers
 from warren.agent.status import describe
 from warren.agent.tcp import TcpJourney
 from warren.agent.udp import UdpJourney
+from warren.fabric.aio import logs
 from warren.fabric.aio.circuits import CircuitSocket
 from warren.fabric.aio.node import Identity, Node
 from warren.fabric.core.errors import ConfigError
@@ -37,6 +38,7 @@ from warren.fabric.core.messages import session as say
 from warren.fabric.core.messages.attachment import Offer
 from warren.fabric.core.messages.peer import LABEL as PEER_LABEL
 from warren.fabric.core.reasons import Reason
+from warren.fabric.daemon.systemd import notify
 from warren.fabric.engines import engine
 from warren.fabric.identity import keys, proof
 
@@ -53,6 +55,8 @@ class SyntheticNames:
 
     def __init__(self, journal: NameJournal) -> None:
         self.journal = journal
+        self.vnet = ""
+        """The device's virtual network: a name of another one is nobody's here. Empty: not known yet."""
 
     def address_of(self, vnet: str, name: str) -> bytes | None:
         """None: every address of the range is in use."""
@@ -61,7 +65,7 @@ class SyntheticNames:
 
     def name_of(self, address: bytes) -> str | None:
         owner = self.journal.owner_of(address, time.time()) if len(address) == 4 else None
-        return owner.name if owner is not None else None
+        return owner.name if owner is not None and self.vnet in ("", owner.virtual_network) else None
 
     def is_synthetic(self, address: bytes) -> bool:
         return len(address) == 4 and IPv4Address(address) in self.journal.names.network
@@ -113,10 +117,10 @@ class Agent:
         self.told: say.Network | None = None
         self.upstreams: tuple[str, ...] = ()
         self.stopping = asyncio.Event()
-        self.capture, names = ground.capture, ground.names
+        self.capture, self._names = ground.capture, ground.names
         self.resolver_address = ground.resolver
         self._journal = ground.journal
-        own = names.journal.names
+        own = self._names.journal.names
         self.routes = HostRoutes(ground.journal, config.interface, own.host_address, (own.network,))
         self._resolver: SystemResolver | None = None
         self._changes: NetworkChanges | None = None
@@ -125,11 +129,11 @@ class Agent:
         node = self.nodes[0]
         self.peers = Peers(self.engine, device.network, self._prove, node)
         self.decisions = Decisions(node)
-        self.tcp = TcpJourney(self.capture, self.decisions, self.peers, names)
-        self.udp = UdpJourney(self.capture, self.decisions, self.peers, names, own.resolver_address.packed)
+        self.tcp = TcpJourney(self.capture, self.decisions, self.peers, self._names)
+        self.udp = UdpJourney(self.capture, self.decisions, self.peers, self._names, own.resolver_address.packed)
         self.udp.on_refusal = self.tcp.refusals.append
         self.peers.datagrams_ready = self._datagrams_ready
-        self.dns = DnsFront(self.capture, node, self.peers, names, MARK)
+        self.dns = DnsFront(self.capture, node, self.peers, self._names, MARK)
         self._control = ControlServer(config.socket, {"status": self._status, "down": self._down})
         self._reviewing: asyncio.Task[None] | None = None
 
@@ -205,6 +209,7 @@ class Agent:
     def network(self, network: say.Network) -> None:
         """What may be captured, at the start and after each change."""
         self.told = network
+        self._names.vnet = network.vnet
         self.decisions.forget()
         self._network_changed()
 
@@ -221,14 +226,15 @@ class Agent:
         if self.told is None:
             return
         try:
-            await self.routes.set_up(self._included(self.told.cidrs))
+            await self.routes.set_up(self._included(self.told.cidrs), self._excluded())
             if self.config.dns and self._resolver is None:
                 resolver = open_resolver(self._journal, self.resolver_address)
                 before = await asyncio.to_thread(resolver.install)
                 self._resolver, self.upstreams = resolver, before.nameservers
         except ConfigError as error:
             log.error("the host could not be changed", error=str(error))
-        self.dns.configure(self.told.zones, self.upstreams)
+        left = self.routes.plan.leave
+        self.dns.configure(self.told.zones, self.upstreams, self._captured(self.told.cidrs), left)
 
     def _included(self, cidrs: tuple[str, ...]) -> list[IPv4Network]:
         """The judge's CIDRs, cut down to the include list."""
@@ -238,6 +244,13 @@ class Agent:
         wanted = [network for cidr in self.config.include if isinstance(network := ip_network(cidr), IPv4Network)]
         both = {a if a.subnet_of(b) else b for a in routed for b in wanted if a.overlaps(b)}
         return sorted(both)
+
+    def _excluded(self) -> list[IPv4Network]:
+        return [network for cidr in self.config.exclude if isinstance(network := ip_network(cidr), IPv4Network)]
+
+    def _captured(self, cidrs: tuple[str, ...]) -> list[IPv4Network | IPv6Network]:
+        """Whose names are asked of connectors: what leads into the TUN, and IPv6, which has no local part yet."""
+        return [*self.routes.plan.install, *(n for c in cidrs if isinstance(n := ip_network(c), IPv6Network))]
 
     def resolver_state(self) -> str:
         if not self.config.dns:
@@ -294,11 +307,14 @@ def run(config: AgentConfig) -> None:
     async def main() -> None:
         agent = Agent(config, device, ground)
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, agent.stopping.set)
+        logs.on_hangup(loop, agent.stopping.set)
         try:
             await agent.start()
+            notify("READY=1")
             await agent.stopping.wait()
+            notify("STOPPING=1")
             log.info("agent stops")
         finally:
             await agent.close()

@@ -26,6 +26,8 @@ class Decisions:
     def __init__(self, judge: Judge) -> None:
         self._judge = judge
         self._grants: dict[tuple[str, str, str, int], tuple[float, Granted]] = {}
+        self._forgotten = 0
+        """Times: what was asked before the last one is not remembered."""
 
     async def grant(
         self, protocol: str, port: int, *, address: str = "", host: str = "", fresh: bool = False
@@ -35,7 +37,10 @@ class Decisions:
         known, now = self._grants.get(key), time.monotonic()
         if known is not None and now - known[0] < FRESH and not fresh:
             return known[1]
+        forgotten = self._forgotten
         granted = await self._judge.decide(protocol, port, address=address, host=host)
+        if forgotten != self._forgotten:
+            return granted
         if len(self._grants) >= GRANTS:
             self._grants.pop(next(iter(self._grants)))
         self._grants[key] = (now, granted)
@@ -43,4 +48,5 @@ class Decisions:
 
     def forget(self) -> None:
         """Routes or the session changed: ask anew."""
+        self._forgotten += 1
         self._grants.clear()

@@ -3,21 +3,24 @@
 1. A name in none of the routed zones goes to the resolvers that were there before (`dns.scope: routed`).
 2. Else the judge is asked, on a stream of its own (fabric/core/session.py).
 3. It answers with a DNS message, which goes back as it is; or says "hostname route".
-4. Then the connector is asked whether the name exists, and for A the app gets a synthetic address (agent/names.py).
+4. Then the connector is asked. If the name has an address, the app gets a synthetic one for A (agent/names.py), and no
+   data for AAAA. Other types pass through, without what would lead past it (fabric/core/dnsrecords.py).
+5. Names of addresses: of synthetic ones we know them; of an address that is captured, the connector is asked.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any, Literal, Protocol
 
 import structlog
 
 from warren.agent.capture.capture import Capture
 from warren.agent.capture.headers import FlowKey
-from warren.fabric.core import dnsreply, dnswire
+from warren.fabric.core import dnsrecords, dnswire
 from warren.fabric.core.errors import DeniedError
 from warren.fabric.core.messages.session import Answer, Granted, HostRoute
 from warren.fabric.core.reasons import Reason
@@ -34,6 +37,9 @@ CONNECTIONS = 64
 """TCP connections to the virtual resolver."""
 IDLE = 10.0
 """Seconds that such a connection may be idle."""
+
+DISCOVERY = dnswire.name_wire("resolver.arpa")
+"""Asks this resolver for its encrypted self (RFC 9462): there is none, and another one's would lead past us."""
 
 Transport = Literal["udp", "tcp"]
 
@@ -62,6 +68,8 @@ class Synthetic(Protocol):
 
     def name_of(self, address: bytes) -> str | None: ...
 
+    def is_synthetic(self, address: bytes) -> bool: ...
+
 
 class DnsFront:
     """Answers for the virtual resolver address."""
@@ -74,17 +82,27 @@ class DnsFront:
         self._names = names
         self._mark = mark
         self._zones: tuple[tuple[bytes, bool], ...] = ()
+        self._captured: tuple[IPv4Network | IPv6Network, ...] = ()
+        self._left: tuple[IPv4Network, ...] = ()
         self._upstreams: tuple[str, ...] = ()
         self._tasks: set[asyncio.Task[None]] = set()
         self._connections = 0
         self.dropped = 0
 
-    def configure(self, zones: tuple[str, ...], upstreams: tuple[str, ...]) -> None:
+    def configure(
+        self,
+        zones: tuple[str, ...],
+        upstreams: tuple[str, ...],
+        captured: Iterable[IPv4Network | IPv6Network] = (),
+        left: Iterable[IPv4Network] = (),
+    ) -> None:
         """`zones`: hostnames that the judge is asked about, wildcards as `*.corp.internal`; `upstreams`: addresses of
-        the resolvers of before."""
+        the resolvers of before; `captured`: networks whose addresses have their names from their connectors, but for
+        `left`, parts of them that are not captured."""
         wire = [(dnswire.name_wire(zone.removeprefix("*.")), zone.startswith("*.")) for zone in zones]
         self._zones = tuple(wire)
         self._upstreams = upstreams
+        self._captured, self._left = tuple(captured), tuple(left)
 
     # ---- from the capture ----
 
@@ -145,14 +163,19 @@ class DnsFront:
         if isinstance(question, dnswire.Unreadable):
             return question.answer
         try:
-            if pointer := self._pointer(question):
-                return pointer
+            packed = dnsrecords.reverse_address(question.name) if question.type == dnswire.PTR else None
+            if packed is not None and self._names.is_synthetic(packed):
+                return self._pointer(question, packed)
+            if packed is not None and self._is_captured(packed):
+                return await self._private_pointer(question, str(ip_address(packed)), transport)
+            if dnswire.is_under(question.name, DISCOVERY):
+                return dnswire.answer(question, authoritative=True)
             if not self._ours(question.name):
                 return await self._before(message, question, transport)
             said = await self._judge.query(message, transport)
             if isinstance(said, Answer):
                 return said.message
-            return await self._host_route(message, question, said, transport)
+            return await self._host_route(question, said, transport)
         except DeniedError as error:
             return _failure(question, error.reason, error.detail, transport)
 
@@ -162,37 +185,56 @@ class DnsFront:
             for zone, wildcard in self._zones
         )
 
-    def _pointer(self, question: dnswire.Question) -> bytes | None:
-        """PTR of a synthetic address: its name."""
-        text = question.text.rstrip(".")
-        if question.type != dnswire.PTR or not text.endswith(".in-addr.arpa"):
-            return None
-        try:
-            packed = bytes(int(part) for part in reversed(text.removesuffix(".in-addr.arpa").split(".")))
-        except ValueError:
-            return None
-        name = self._names.name_of(packed) if len(packed) == 4 else None
-        return dnswire.answer_pointer(question, dnswire.name_wire(name), TTL) if name else None
+    def _pointer(self, question: dnswire.Question, packed: bytes) -> bytes:
+        """PTR of a synthetic address: its name. One that nobody was given is nobody's: no other resolver is asked."""
+        name = self._names.name_of(packed)
+        if name is None:
+            return dnswire.answer(question, dnswire.NXDOMAIN, authoritative=True)
+        return dnswire.answer_pointer(question, dnswire.name_wire(name), TTL)
 
-    async def _host_route(
-        self, message: bytes, question: dnswire.Question, route: HostRoute, transport: Transport
-    ) -> bytes:
-        """The name exists behind a tunnel, or does not: its connector knows. For IPv4 it gets a synthetic address;
-        other types have no data (they come with later work), so that nothing leads past it."""
+    def _is_captured(self, packed: bytes) -> bool:
+        address = ip_address(packed)
+        return any(address in network for network in self._captured) and not any(
+            address in network for network in self._left
+        )
+
+    async def _private_pointer(self, question: dnswire.Question, address: str, transport: Transport) -> bytes:
+        """PTR of an address behind a tunnel: what the private resolver says, whatever name that is."""
+        granted = await self._judge.decide("tcp", 1, address=address)
+        said = await self._asked(granted, question, question.type)
+        found = dnsrecords.near(said, question, lambda name: True)
+        return _private(question, said, found, transport)
+
+    async def _host_route(self, question: dnswire.Question, route: HostRoute, transport: Transport) -> bytes:
+        """What the private resolver says, but for addresses: those are ours, so that nothing leads past them."""
         granted = await self._judge.decide("tcp", 1, host=route.host)
-        limit = dnswire.limit_for(question, transport)
-        probe = dnswire.build_query(question.id, question.raw, dnswire.A)
-        reply = dnsreply.read_reply(await self._private.resolve(granted, probe))
-        if reply is None or reply.rcode not in (dnswire.NOERROR, dnswire.NXDOMAIN):
-            raise DeniedError(Reason.RESOLVER_FAILED, route.host)
-        if reply.rcode == dnswire.NXDOMAIN:
-            raise DeniedError(Reason.NO_SUCH_NAME, route.host)
-        if question.type != dnswire.A or not reply.addresses:
-            return dnswire.answer_addresses(question, [], TTL, limit=limit)
+        if question.type not in (dnswire.A, dnswire.AAAA):
+            said = await self._asked(granted, question, question.type)
+            return _private(question, said, dnsrecords.near(said, question, self._ours), transport)
+        said = await self._asked(granted, question, dnswire.A)
+        if said.rcode == dnswire.NXDOMAIN:
+            return _private(question, said, dnsrecords.Near((), 0), transport)
+        has_address = any(record.type == dnswire.A for record in said.answers)
+        if question.type == dnswire.A and not has_address:
+            beside = await self._asked(granted, question, dnswire.AAAA)
+            has_address = any(record.type == dnswire.AAAA for record in beside.answers)
+        if question.type == dnswire.AAAA or not has_address:
+            return _private(question, said, dnsrecords.Near((), 0), transport)
         address = self._names.address_of(route.vnet, route.host)
         if address is None:
             raise DeniedError(Reason.LIMIT, "synthetic addresses; see the agent's status")
+        limit = dnswire.limit_for(question, transport)
         return dnswire.answer_addresses(question, [address], TTL, limit=limit)
+
+    async def _asked(self, granted: Granted, question: dnswire.Question, kind: int) -> dnsrecords.Sections:
+        """The private resolver's answer. Raises DeniedError."""
+        query = dnswire.build_query(question.id, question.raw, kind)
+        said = dnsrecords.read_sections(await self._private.resolve(granted, query))
+        if said is None:
+            raise DeniedError(Reason.RESOLVER_FAILED, "an answer that can't be read")
+        if said.rcode not in (dnswire.NOERROR, dnswire.NXDOMAIN):
+            raise DeniedError(Reason.RESOLVER_FAILED, f"it answers with rcode {said.rcode}")
+        return said
 
     async def _before(self, message: bytes, question: dnswire.Question, transport: Transport) -> bytes:
         """A name that is not ours: the resolvers that were there before, as the app asked."""
@@ -237,6 +279,19 @@ async def _exchange(loop: asyncio.AbstractEventLoop, sock: socket.socket, messag
             raise asyncio.IncompleteReadError(bytes(buffer), None)
         buffer += data
     return bytes(buffer[2:])
+
+
+def _private(
+    question: dnswire.Question, said: dnsrecords.Sections, found: dnsrecords.Near, transport: Transport
+) -> bytes:
+    """The answer to the app out of what the private resolver said and what is left of it."""
+    extended = None
+    if found.left_out:
+        text = f"warren: {found.left_out} records that lead to names outside the hostname routes were left out"
+        extended = dnswire.Extended(dnswire.EDE_FILTERED, text)
+    authority = () if found.records or found.left_out else dnsrecords.negative_authority(said)
+    limit = dnswire.limit_for(question, transport)
+    return dnswire.answer(question, said.rcode, found.records, authority, extended, limit=limit)
 
 
 def _failure(question: dnswire.Question, reason: Reason, detail: str, transport: Transport) -> bytes:

@@ -36,6 +36,7 @@ def describe(agent: Agent) -> dict[str, Any]:
                 {"route": str(s.included), "part": str(s.part), "interface": s.interface}
                 for s in agent.routes.plan.suspended
             ],
+            "excluded": [str(network) for network in agent.routes.plan.excluded],
         },
         "dns": {
             "resolver": str(agent.resolver_address),
@@ -116,6 +117,8 @@ def screen(said: dict[str, Any]) -> RenderableType:
         parts.append(_tunnels(said))
     if said["flows"]:
         parts.append(_flows(said))
+    if excluded := said["routes"]["excluded"]:
+        parts.append(Text(f"excluded: {', '.join(excluded)}", style="yellow"))
     for suspended in said["routes"]["suspended"]:
         text = f"suspended: {suspended['part']} of route {suspended['route']} is also the local network on "
         parts.append(Text(text + suspended["interface"], style="yellow"))

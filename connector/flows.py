@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from warren.connector import resolve
 from warren.connector.dial import dial
 from warren.connector.gate import Gate
 from warren.connector.icmp import EchoFlow
+from warren.connector.nameservers import Nameservers
 from warren.connector.udp import UdpFlow
 from warren.fabric.aio.pump import Pump
 from warren.fabric.core import dnswire
@@ -45,7 +45,7 @@ def elapsed() -> float:
 
 
 class Counts:
-    """What the connector has opened and refused, for health and metrics."""
+    """What the peer connections of a connector share: what was opened and refused, for health and metrics."""
 
     def __init__(self) -> None:
         self.open = 0
@@ -53,6 +53,8 @@ class Counts:
         self.changed = asyncio.Event()
         """Set when a flow has ended."""
         self.refused: dict[Reason, int] = {}
+        self.nameservers = Nameservers()
+        """Asked by all peer connections, and bounded for all of them together."""
 
     def refuse(self, reason: Reason) -> None:
         self.refused[reason] = self.refused.get(reason, 0) + 1
@@ -202,17 +204,8 @@ class Flows:
         self._flush()
 
     async def _answer(self, asked: ResolveAsked) -> bytes:
-        """The answer to a question for addresses; another type has no data here (yet)."""
         question = dnswire.read_question(asked.message)
         if not isinstance(question, dnswire.Question):
             raise DeniedError(Reason.UNSUPPORTED, "a question that can't be read")
-        host = question.text.rstrip(".")
-        self._gate.check_name(asked.grant, self._peer.key, host, elapsed())
-        families = {dnswire.A: socket.AF_INET, dnswire.AAAA: socket.AF_INET6}
-        found = await resolve.addresses(host)
-        family = families.get(question.type)
-        packed = [ipaddress.ip_address(text.partition("%")[0]).packed for text in found]
-        if family is None:
-            return dnswire.answer_addresses(question, [], 30)
-        length = 4 if family == socket.AF_INET else 16
-        return dnswire.answer_addresses(question, [address for address in packed if len(address) == length], 30)
+        self._gate.check_question(asked.grant, self._peer.key, question, elapsed())
+        return await resolve.answer(question, self._counts.nameservers)

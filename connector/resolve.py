@@ -1,10 +1,18 @@
-"""Names, resolved with the resolver of the private network: this host's own (hosts file, resolv.conf)."""
+"""Names, resolved with the resolver of the private network: this host's own.
+
+Addresses come from getaddrinfo, so that the hosts file and whatever nsswitch.conf names count, as for every program of
+this host. What getaddrinfo can't tell is asked of the nameservers in resolv.conf: all other types, and whether a name
+without addresses exists (NXDOMAIN has to stay NXDOMAIN, and no data has to stay no data).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import socket
+from ipaddress import ip_address
 
+from warren.connector.nameservers import Nameservers
+from warren.fabric.core import dnswire
 from warren.fabric.core.errors import DeniedError
 from warren.fabric.core.reasons import Reason
 
@@ -12,6 +20,8 @@ PATIENCE = 5.0
 """Seconds for one name; the agent's app asks again after as many."""
 ADDRESSES = 8
 """Addresses of one name that are tried."""
+TTL = 30
+"""Seconds, of addresses: getaddrinfo does not say how long they hold."""
 
 _ABSENT = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
 
@@ -34,3 +44,21 @@ async def addresses(host: str, family: socket.AddressFamily = socket.AF_UNSPEC) 
         raise DeniedError(Reason.NO_SUCH_NAME, host) from None
     unique = dict.fromkeys(str(entry[4][0]) for entry in found)
     return list(unique)[:ADDRESSES]
+
+
+async def answer(question: dnswire.Question, nameservers: Nameservers) -> bytes:
+    """A whole DNS message. Raises DeniedError: RESOLVER_FAILED, NO_SUCH_NAME (where no nameserver can be asked)."""
+    if question.type not in (dnswire.A, dnswire.AAAA):
+        return await nameservers.ask(question)
+    try:
+        found = await addresses(question.text)
+    except DeniedError as error:
+        if error.reason is not Reason.NO_SUCH_NAME:
+            raise
+    else:
+        packed = [ip_address(text.partition("%")[0]).packed for text in found]
+        return dnswire.answer_addresses(question, packed, TTL)
+    try:
+        return await nameservers.ask(question)
+    except DeniedError:
+        raise DeniedError(Reason.NO_SUCH_NAME, question.text) from None

@@ -35,6 +35,10 @@ class Client:
         """Makes something, and gives it as the edge keeps it."""
         return self._ask("POST", path, body)
 
+    def patch(self, path: str, which: str, body: dict[str, Any]) -> Any:
+        """Changes what `which` names below `path`, and gives it as the edge keeps it."""
+        return self._ask("PATCH", f"{path}/{quote(which, safe='')}", body)
+
     def delete(self, path: str, which: str, query: str = "") -> Any:
         """Deletes what `which` names below `path`, and gives what it was."""
         return self._ask("DELETE", f"{path}/{quote(which, safe='')}{query}", None)

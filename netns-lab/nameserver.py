@@ -1,35 +1,65 @@
 """A small authoritative name server for the lab: the names it is given, and NXDOMAIN for all others.
 
-python -m warren.lab.nameserver --listen 10.10.0.53 payroll.internal=10.10.0.10 db.internal=10.10.0.20
+python -m warren.lab.nameserver --listen 10.10.0.53 --zone FILE payroll.internal=10.10.0.10 db.internal=10.10.0.20
+
+`--zone` has records of any type, one in a line as in a zone file (RFC 1035, section 5), unknown ones as in RFC 3597.
 """
 
 from __future__ import annotations
 
 import argparse
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from dnslib import QTYPE, RCODE, RR, A, DNSRecord
-from dnslib.server import BaseResolver, DNSLogger, DNSServer
+from dnslib.server import BaseResolver, DNSHandler, DNSLogger, DNSServer
 
 TTL = 60  # seconds
+UDP_LIMIT = 1232  # bytes of an answer over UDP; longer ones are cut (TC)
+CHAIN = 8  # CNAMEs followed
 
 
 class Names(BaseResolver):  # type: ignore[misc]  # dnslib has no types
-    """A records by name; an empty answer for other types of a known name."""
+    """Records by name; an empty answer for other types of a known name, and for names between known ones."""
 
-    def __init__(self, addresses: Mapping[str, str]) -> None:
-        self._addresses = {name.rstrip(".").lower(): address for name, address in addresses.items()}
+    def __init__(self, addresses: Mapping[str, str], zone: str = "") -> None:
+        self._records: dict[str, list[RR]] = {}
+        given = [RR(name, QTYPE.A, ttl=TTL, rdata=A(address)) for name, address in addresses.items()]
+        for record in [*given, *RR.fromZone(zone)]:
+            self._records.setdefault(_key(record.rname), []).append(record)
+        self._between = {parent for name in self._records for parent in _parents(name)}
 
     def resolve(self, request: DNSRecord, handler: Any) -> DNSRecord:
         reply = request.reply(ra=0)
-        address = self._addresses.get(str(request.q.qname).rstrip(".").lower())
-        if address is None:
+        name = _key(request.q.qname)
+        for _ in range(CHAIN):
+            known = self._records.get(name, ())
+            found = [record for record in known if request.q.qtype in (record.rtype, QTYPE.ANY)]
+            aliases = [record for record in known if record.rtype == QTYPE.CNAME and not found]
+            reply.add_answer(*found, *aliases)
+            if not aliases:
+                break
+            name = _key(aliases[0].rdata.label)
+        if name not in self._records and name not in self._between:
             reply.header.rcode = RCODE.NXDOMAIN
-        elif request.q.qtype in (QTYPE.A, QTYPE.ANY):
-            reply.add_answer(RR(request.q.qname, QTYPE.A, ttl=TTL, rdata=A(address)))
         return reply
+
+
+class Cutting(DNSHandler):  # type: ignore[misc]  # dnslib has no types
+    """Sets TC on long answers over UDP."""
+
+    udplen = UDP_LIMIT
+
+
+def _key(name: Any) -> str:
+    return str(name).rstrip(".").lower()
+
+
+def _parents(name: str) -> Iterable[str]:
+    while name := name.partition(".")[2]:
+        yield name
 
 
 def main() -> None:
@@ -37,12 +67,13 @@ def main() -> None:
         prog="python -m warren.lab.nameserver", description="Answers the names it is given."
     )
     parser.add_argument("--listen", required=True, metavar="ADDRESS", help="address to answer on, UDP and TCP port 53")
+    parser.add_argument("--zone", type=Path, metavar="FILE", help="more records, as in a zone file")
     parser.add_argument("names", nargs="+", metavar="NAME=ADDRESS")
     given = parser.parse_args()
-    names = Names(dict(pair.split("=", 1) for pair in given.names))
+    names = Names(dict(pair.split("=", 1) for pair in given.names), given.zone.read_text() if given.zone else "")
     logger = DNSLogger("request,reply")
     for tcp in (False, True):
-        DNSServer(names, address=given.listen, port=53, tcp=tcp, logger=logger).start_thread()
+        DNSServer(names, address=given.listen, port=53, tcp=tcp, logger=logger, handler=Cutting).start_thread()
     print(f"answering on {given.listen}", flush=True)
     threading.Event().wait()
 

@@ -47,7 +47,7 @@ def start_services(lab: Lab) -> Services:
     processes: dict[str, Process] = {}
     for host in lab.hosts.values():
         if host.spec.names:
-            processes[f"{host.name}-dns"] = serve_names(host, host.spec.names, host.spec.names_on)
+            processes[f"{host.name}-dns"] = serve_names(host, host.spec.names, host.spec.names_on, zone=host.spec.zone)
     keys: SshKeys | None = None
     for host in lab.hosts.values():
         for service in host.spec.services:
@@ -58,10 +58,13 @@ def start_services(lab: Lab) -> Services:
     return Services(processes, keys or SshKeys("", ""))
 
 
-def serve_names(host: Host, names: Mapping[str, str], address: str | None = None) -> Process:
-    """A name server on port 53 of `address` (the host's first one by default)."""
+def serve_names(host: Host, names: Mapping[str, str], address: str | None = None, *, zone: str = "") -> Process:
+    """A name server on port 53 of `address` (the host's first one by default). `zone`: more records, as in a file."""
     pairs = [f"{name}={target}" for name, target in names.items()]
     listen = ["--listen", address or host.address]
+    if zone:
+        host.write("/etc/lab-zone", zone)
+        listen += ["--zone", "/etc/lab-zone"]
     process = host.start([sys.executable, "-m", "warren.lab.nameserver", *listen, *pairs], log=f"{host.name}-dns")
     process.wait_for_output("^answering")
     return process

@@ -59,7 +59,7 @@ class HostSpec:
     `loopback`: further addresses, on `lo`. `firewall`: an nftables ruleset. `nameserver`: what /etc/resolv.conf says.
     `congestion`: TCP congestion control, set on every route (a kernel lets other namespaces than its first choose the
     default among few). `sysctls` come on top of `DEBIAN_SYSCTLS`. `services`: what `start_services` starts there, and
-    a name server for `names`, on `names_on` (None: the first address).
+    a name server for `names` and the records of `zone` (as in a zone file), on `names_on` (None: the first address).
     """
 
     name: str
@@ -74,6 +74,7 @@ class HostSpec:
     sysctls: Mapping[str, str] = field(default_factory=dict)
     services: tuple[ServiceName, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
+    zone: str = ""
     names_on: str | None = None
 
     @property

@@ -38,8 +38,8 @@ class NetworkSection(msgspec.Struct, forbid_unknown_fields=True):
 class HostSection(msgspec.Struct, forbid_unknown_fields=True):
     """`routes`: to a network or `default`, the next hop or one of the answers. `firewall`: a name or a ruleset.
 
-    `services`: what `start_services` starts there. `names`: what its name server knows; it answers on `names_on`, an
-    address of the host (by default the first).
+    `services`: what `start_services` starts there. `names`: addresses that its name server knows, and `zone`
+    more records, as in a zone file; it answers on `names_on`, an address of the host (by default the first).
     """
 
     cards: tuple[CardSection, ...]
@@ -53,6 +53,7 @@ class HostSection(msgspec.Struct, forbid_unknown_fields=True):
     sysctls: dict[str, str] = {}
     services: tuple[ServiceName, ...] = ()
     names: dict[str, str] = {}
+    zone: str = ""
     names_on: str | None = None
 
 
@@ -121,6 +122,7 @@ def _host(name: str, section: HostSection, place: str) -> HostSpec:
         sysctls=section.sysctls,
         services=section.services,
         names=section.names,
+        zone=section.zone,
         names_on=section.names_on,
     )
 

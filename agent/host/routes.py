@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -50,31 +50,43 @@ class Suspended(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`install` leads into the TUN, except for `leave`, the parts of it that stay with a local network."""
+    """`install` leads into the TUN, except for `leave`: parts of it that are a local network's, or excluded."""
 
     install: tuple[IPv4Network, ...] = ()
     leave: tuple[IPv4Network, ...] = ()
     suspended: tuple[Suspended, ...] = ()
+    excluded: tuple[IPv4Network, ...] = ()
+    """What of the included networks the user excluded: some of `leave`, and whole networks that are not installed."""
 
 
-def plan(included: Iterable[IPv4Network], local: Iterable[LocalNetwork]) -> Plan:
+def plan(
+    included: Iterable[IPv4Network], local: Collection[LocalNetwork], excluded: Collection[IPv4Network] = ()
+) -> Plan:
     """Which included networks become routes, and which are suspended because the host is itself on them. Pure.
 
     Included inside or equal to a local network: suspended as a whole. A local network inside an included one: only
     that part is. (As longest prefix would have it for the latter; for the former it would cut the host off.)
+    Excluded ones are left alone in the same way, also when a longer prefix inside them is included.
     """
-    install, leave, suspended = set(), set(), []
+    install, leave, suspended, without = set(), set(), [], set()
     for network in sorted(set(included)):
+        outer = [other for other in excluded if network.subnet_of(other)]
+        if outer:
+            without.add(network)
+            continue
         inside = [other for other in local if network.subnet_of(other.network)]
         if inside:
             suspended.append(Suspended(network, network, inside[0].interface))
             continue
         install.add(network)
+        inner = {other for other in excluded if other.subnet_of(network)}
+        without |= inner
+        leave |= inner
         for other in local:
             if other.network.subnet_of(network):
                 leave.add(other.network)
                 suspended.append(Suspended(network, other.network, other.interface))
-    return Plan(tuple(sorted(install)), tuple(sorted(leave)), tuple(suspended))
+    return Plan(tuple(sorted(install)), tuple(sorted(leave)), tuple(suspended), tuple(sorted(without)))
 
 
 class HostRoutes:
@@ -89,12 +101,13 @@ class HostRoutes:
         self._address = address
         self._own = frozenset(own)
         self._included: frozenset[IPv4Network] = frozenset()
+        self._excluded: frozenset[IPv4Network] = frozenset()
         self._made: dict[tuple[str, ...], int] = {}  # what stands → its number in the journal
         self._lock = asyncio.Lock()
 
-    async def set_up(self, included: Iterable[IPv4Network]) -> Plan:
+    async def set_up(self, included: Iterable[IPv4Network], excluded: Iterable[IPv4Network] = ()) -> Plan:
         """Make everything; `ConfigError` if the kernel refuses (what was made until then is undone by the journal)."""
-        self._included = frozenset(included)
+        self._included, self._excluded = frozenset(included), frozenset(excluded)
         return await self._reviewed()
 
     async def review(self) -> Plan:
@@ -116,7 +129,7 @@ class HostRoutes:
     def _apply(self) -> Plan:
         from warren.agent.host import netlink  # here and not above: pyroute2 takes 0.2 s to import
 
-        wanted = plan(self._included, netlink.local_networks(self._interface))
+        wanted = plan(self._included, netlink.local_networks(self._interface), self._excluded)
         changes = [
             netlink.address_undo(self._interface, self._address),
             *(netlink.route_undo(TABLE, network, None) for network in wanted.leave),

@@ -20,6 +20,15 @@ class NewDevice(Body):
     """Unix time in seconds."""
 
 
+class DeviceChange(Body):
+    """What of a device is to be changed; what is left out stays."""
+
+    vnet: str | None = None
+    user: str | None = None
+    groups: list[str] | None = None
+    tags: list[str] | None = None
+
+
 def router(context: Context) -> APIRouter:
     """The paths under /v1/devices."""
     api = APIRouter(prefix="/v1/devices")
@@ -32,6 +41,14 @@ def router(context: Context) -> APIRouter:
     @api.get("", response_model=None)
     async def show_all() -> list[dict[str, Any]]:
         return [view(device) for device in await repository.devices()]
+
+    @api.patch("/{which}", response_model=None)
+    async def change(which: str, body: DeviceChange) -> dict[str, Any]:
+        device = await repository.set_device(which, vnet=body.vnet, user=body.user, groups=body.groups, tags=body.tags)
+        shown = view(device)
+        if body.vnet is not None and device.vnet not in repository.snapshot.networks:
+            shown["warning"] = f"no route is in virtual network {device.vnet} yet"
+        return shown
 
     @api.delete("/{which}", response_model=None)
     async def remove(which: str) -> dict[str, Any]:

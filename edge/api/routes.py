@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 
 from warren.edge.api.context import Body, Context
+from warren.edge.api.live import Live
+from warren.edge.judge.decide import Refused, destination, routes_to
+from warren.edge.judge.routing import Address
+from warren.edge.store import values
+from warren.edge.store.errors import InvalidError
 from warren.edge.store.records import DEFAULT_NETWORK, Kind, Route
 from warren.edge.store.snapshot import Snapshot
+from warren.edge.store.values import NAME_LIMIT
 
 
 class NewRoute(Body):
@@ -45,11 +51,44 @@ def router(context: Context) -> APIRouter:
         routes = (route for route in snapshot.routes.values() if kind in (None, route.kind))
         return [view(snapshot, route) for route in sorted(routes, key=lambda route: (route.vnet, route.value))]
 
+    @api.get("/find", response_model=None)
+    async def find(to: Annotated[str, Query(max_length=NAME_LIMIT)], vnet: str = DEFAULT_NETWORK) -> dict[str, Any]:
+        return _found(repository.snapshot, to, values.virtual_network(vnet), context.live)
+
     @api.delete("/{id_}", response_model=None)
     async def remove(id_: str) -> dict[str, Any]:
         return view(repository.snapshot, await repository.delete_route(id_, context.seconds()))
 
     return api
+
+
+def _found(snapshot: Snapshot, to: str, vnet: str, live: Live) -> dict[str, Any]:
+    """Which route a destination takes, found by what decides flows; and those that it does not take, and why."""
+    target = destination(to)
+    if isinstance(target, Refused):
+        raise InvalidError(target.detail)
+    routes = [*routes_to(snapshot, vnet, target)]
+    taken, others = (routes[0] if routes else None), routes[1:]
+    elsewhere = {name for name in snapshot.networks if name != vnet and next(routes_to(snapshot, name, target), None)}
+    return {
+        "destination": str(target),
+        "vnet": vnet,
+        "route": view(snapshot, taken) | {"status": live.status(taken.tunnel)} if taken else None,
+        "why": _why(target, taken, vnet),
+        "instead_of": [view(snapshot, route) for route in others],
+        "elsewhere": sorted(elsewhere),
+    }
+
+
+def _why(target: Address | str, taken: Route | None, vnet: str) -> str:
+    if taken is None:
+        kind = "hostname" if isinstance(target, str) else "CIDR"
+        return f"no {kind} route in virtual network {vnet} leads there: agents leave it to the host they run on"
+    if not isinstance(target, str):
+        return f"{taken.value} is the longest prefix that contains it"
+    if taken.value == target:
+        return "the route is for exactly this name"
+    return f"{taken.value} is the longest wildcard that stands for it"
 
 
 def view(snapshot: Snapshot, route: Route) -> dict[str, Any]:

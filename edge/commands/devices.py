@@ -33,6 +33,7 @@ def add(
     ] = None,
     socket: options.Socket = options.SOCKET,
     admin_dir: options.AdminDir = options.ADMIN,
+    json: options.Json = False,
 ) -> None:
     """Add a device, and print the enrolment key that brings it in: once, within an hour.
 
@@ -49,9 +50,13 @@ def add(
         if target is not None:
             write_private(target, f"{key}\n".encode())
             undo.callback(target.unlink, missing_ok=True)
-        client.post("/v1/devices", {"name": name, "secret_hash": secret_hash(key.secret), "expires": key.expires})
+        made = client.post(
+            "/v1/devices", {"name": name, "secret_hash": secret_hash(key.secret), "expires": key.expires}
+        )
         undo.pop_all()
-    if target is None:
+    if json:
+        screen.show_json({**made, **({"key": str(key)} if target is None else {"key_file": str(target)})})
+    elif target is None:
         typer.echo(str(key))
     where = f"Its enrolment key is in {target}" if target else "Above is its enrolment key"
     screen.remark(f"Device {name} may come in. {where}; it works once, until {screen.moment(key.expires)}.")
@@ -82,11 +87,57 @@ def list_(socket: options.Socket = options.SOCKET, json: options.Json = False) -
     screen.show_table(("NAME", "STATE", "HOST", "VNET", "ENROLLED", "SEEN", "KEY", "ID"), rows, nothing)
 
 
+@app.command(
+    "set",
+    epilog="Examples:  `warren device set anns-laptop --vnet lab`   ·   `warren device set anns-laptop --user ann`",
+)
+def set_(
+    which: Annotated[str, typer.Argument(metavar="NAME", help="Name or id of the device.")],
+    vnet: Annotated[
+        str | None, typer.Option("--vnet", metavar="NAME", help="The virtual network whose routes it takes.")
+    ] = None,
+    user: Annotated[str | None, typer.Option("--user", metavar="NAME", help="Who uses it; '' for nobody.")] = None,
+    group: Annotated[
+        list[str] | None, typer.Option("--group", metavar="NAME", help="All its groups; repeat it. '' for none.")
+    ] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option("--tag", metavar="NAME", help="All its tags; repeat it. '' for none.")
+    ] = None,
+    socket: options.Socket = options.SOCKET,
+    json: options.Json = False,
+) -> None:
+    """Change a device's virtual network, user, groups or tags. What is not named stays.
+
+    A running agent follows at once; flows that are open in the old virtual network go on until they end.
+    """
+    asked: dict[str, object] = {"vnet": vnet, "user": user, "groups": _labels(group), "tags": _labels(tag)}
+    body = {field: value for field, value in asked.items() if value is not None}
+    if not body:
+        raise ConfigError("nothing to change: give --vnet, --user, --group or --tag")
+    device = Client(socket).patch("/v1/devices", which, body)
+    if json:
+        screen.show_json(device)
+        return
+    said = [f"virtual network {device['vnet']}", f"user {device['user'] or '-'}"]
+    said += [f"{field} {', '.join(device[field]) or '-'}" for field in ("groups", "tags")]
+    screen.remark(f"Device {device['name']}: {'; '.join(said)}.")
+    if device.get("warning"):
+        screen.remark(f"Beware: {device['warning']}.")
+
+
+def _labels(given: list[str] | None) -> list[str] | None:
+    """One empty one stands for none."""
+    return given and [label for label in given if label] if given != [""] else []
+
+
 @app.command(epilog="Example:  `warren device delete anns-laptop`")
 def delete(
     which: Annotated[str, typer.Argument(metavar="NAME", help="Name or id of the device.")],
     socket: options.Socket = options.SOCKET,
+    json: options.Json = False,
 ) -> None:
     """Delete a device: nothing that it opens from now on is let through."""
     device = Client(socket).delete("/v1/devices", which)
+    if json:
+        screen.show_json(device)
     screen.remark(f"Device {device['name']} ({device['id']}) was deleted.")

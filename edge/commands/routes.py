@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 import typer
 
@@ -37,21 +38,25 @@ def add_ip(
     vnet: Vnet = "default",
     comment: Comment = "",
     socket: options.Socket = options.SOCKET,
+    json: options.Json = False,
 ) -> None:
     """Lead a CIDR through a tunnel."""
-    _add(socket, {"kind": "ip", "value": network(cidr), "tunnel": tunnel, "vnet": vnet, "comment": comment})
+    _add(socket, {"kind": "ip", "value": network(cidr), "tunnel": tunnel, "vnet": vnet, "comment": comment}, json)
 
 
 @host.command("add", epilog="Example:  `warren route host add payroll.internal --tunnel office`")
 def add_host(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="As in payroll.internal.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="As in payroll.internal, or *.corp.internal for all names under it.")
+    ],
     tunnel: Tunnel,
     vnet: Vnet = "default",
     comment: Comment = "",
     socket: options.Socket = options.SOCKET,
+    json: options.Json = False,
 ) -> None:
     """Lead a hostname through a tunnel."""
-    _add(socket, {"kind": "host", "value": name, "tunnel": tunnel, "vnet": vnet, "comment": comment})
+    _add(socket, {"kind": "host", "value": name, "tunnel": tunnel, "vnet": vnet, "comment": comment}, json)
 
 
 @ip.command("list", epilog="Example:  `warren route ip list --json`")
@@ -72,15 +77,43 @@ def list_all(socket: options.Socket = options.SOCKET, json: options.Json = False
     _list(socket, "", json)
 
 
+@app.command("get", epilog="Example:  `warren route get db.corp.internal --vnet lab`")
+def get(
+    destination: Annotated[str, typer.Argument(metavar="ADDRESS|NAME", help="As in 10.10.0.5 or payroll.internal.")],
+    vnet: Vnet = "default",
+    socket: options.Socket = options.SOCKET,
+    json: options.Json = False,
+) -> None:
+    """Tell which route a destination takes, and why. The answer comes from the code that decides flows."""
+    query = urlencode({"to": destination, "vnet": vnet})
+    found = Client(socket).get(f"/v1/routes/find?{query}")
+    if json:
+        screen.show_json(found)
+        return
+    route = found["route"]
+    if route is None:
+        others = f"; there is one in virtual network {', '.join(found['elsewhere'])}" if found["elsewhere"] else ""
+        raise EdgeError(f"{found['destination']}: {found['why']}{others}")
+    rows = [
+        ("destination", found["destination"]),
+        ("tunnel", f"{route['tunnel']['name']} ({route['status']})"),
+        ("route", f"{route['value']} in virtual network {route['vnet']} ({route['id']})"),
+        ("why", found["why"]),
+        *(("instead of", f"{other['value']} to tunnel {other['tunnel']['name']}") for other in found["instead_of"]),
+    ]
+    screen.show_pairs(rows)
+
+
 @ip.command("delete", epilog="Example:  `warren route ip delete 10.10.0.0/16`")
 def delete_ip(
     which: Annotated[str, typer.Argument(metavar="CIDR", help="The route's CIDR or id.")],
     tunnel: OnlyTunnel = "",
     vnet: OnlyVnet = "",
     socket: options.Socket = options.SOCKET,
+    json: options.Json = False,
 ) -> None:
     """Delete a route by address."""
-    _delete(socket, "ip", which, tunnel, vnet)
+    _delete(socket, "ip", which, tunnel, vnet, json)
 
 
 @host.command("delete", epilog="Example:  `warren route host delete payroll.internal`")
@@ -89,9 +122,10 @@ def delete_host(
     tunnel: OnlyTunnel = "",
     vnet: OnlyVnet = "",
     socket: options.Socket = options.SOCKET,
+    json: options.Json = False,
 ) -> None:
     """Delete a route by hostname."""
-    _delete(socket, "host", which, tunnel, vnet)
+    _delete(socket, "host", which, tunnel, vnet, json)
 
 
 def network(text: str) -> str:
@@ -105,8 +139,10 @@ def network(text: str) -> str:
     return str(found)
 
 
-def _add(socket: Any, body: dict[str, str]) -> None:
+def _add(socket: Any, body: dict[str, str], json: bool) -> None:
     route = Client(socket).post("/v1/routes", body)
+    if json:
+        screen.show_json(route)
     screen.remark(f"{route['value']} leads through tunnel {route['tunnel']['name']} now ({route['id']}).")
     if route.get("warning"):
         screen.remark(f"Beware: {route['warning']}.")
@@ -133,7 +169,7 @@ def _list(socket: Any, kind: str, json: bool) -> None:
     screen.show_table(("DESTINATION", "TUNNEL", "VNET", "CREATED", "ID", "COMMENT"), rows, nothing)
 
 
-def _delete(socket: Any, kind: str, which: str, tunnel: str, vnet: str) -> None:
+def _delete(socket: Any, kind: str, which: str, tunnel: str, vnet: str, json: bool) -> None:
     """By value it is found here; the edge knows ids only."""
     client = Client(socket)
     found = [
@@ -152,6 +188,8 @@ def _delete(socket: Any, kind: str, which: str, tunnel: str, vnet: str) -> None:
         listed = screen.choices(found, ("vnet", "tunnel.name", "id"))
         raise EdgeError(f"{len(found)} routes are for {which[:80]}: give --vnet, --tunnel, or an id of {listed}")
     route = client.delete("/v1/routes", found[0]["id"])
+    if json:
+        screen.show_json(route)
     screen.remark(f"{route['value']} leads through tunnel {route['tunnel']['name']} no more.")
 
 

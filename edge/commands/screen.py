@@ -28,6 +28,13 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]], nothing
         typer.secho("  ".join(padded).rstrip(), bold=number == 0)
 
 
+def show_pairs(rows: Sequence[tuple[str, object]]) -> None:
+    """One thing, told line by line: what, and how it is."""
+    width = max(len(word) for word, _ in rows)
+    for word, value in rows:
+        typer.echo(f"{word.ljust(width)}  {plain(value)}")
+
+
 def remark(text: str) -> None:
     """A line for people that is no part of the answer."""
     typer.echo(plain(text), err=True)

@@ -12,6 +12,7 @@ Whether a connector of the tunnel is there is not asked here: the switch knows, 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from warren.edge.judge.policy import EVERY_DEVICE, Policy
@@ -98,10 +99,7 @@ def decide(
     if isinstance(target, Refused):
         return target
     shown = str(target)
-    if isinstance(target, str):
-        route = snapshot.host_route(device.vnet, target)
-    else:
-        route = snapshot.address_route(device.vnet, target)
+    route = next(routes_to(snapshot, device.vnet, target), None)
     if route is None:
         return Refused(Reason.NO_ROUTE, f"no route in virtual network {device.vnet} leads to {shown}")
     port = 0 if protocol == "icmp" else port
@@ -124,6 +122,20 @@ def decide(
         epoch=snapshot.epoch,
         revision=snapshot.revision,
     )
+
+
+def destination(text: str) -> Address | str | Refused:
+    """What a person writes: an address, or a name in any case."""
+    try:
+        return ipaddress.ip_address(text) if "%" not in text else _address(text)
+    except ValueError:
+        return _name(text)
+
+
+def routes_to(snapshot: Snapshot, vnet: str, target: Address | str) -> Iterator[Route]:
+    """The routes that lead to an address or to a name (as `destination` gives it): the first is the one it takes."""
+    network = snapshot.network(vnet)
+    return network.hosts.candidates(target) if isinstance(target, str) else network.addresses.candidates(target)
 
 
 def grant(

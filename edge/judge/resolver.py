@@ -25,6 +25,10 @@ class JudgeResolver:
 
     async def answer(self, device: Device, message: bytes, transport: Literal["udp", "tcp"]) -> Answer | HostRoute:
         """Never raises for what the message says; `Answer.message` is empty where nothing should be said."""
+        question = dnswire.read_question(message)
+        if isinstance(question, dnswire.Question) and self._is_no_host(question.name, device.vnet):
+            extended = dnswire.Extended(dnswire.EDE_NOT_SUPPORTED, "warren: under a hostname route, but no hostname")
+            return Answer(dnswire.answer(question, dnswire.REFUSED, extended=extended))
         client = Client(
             device=device.name,
             user=device.user,
@@ -39,12 +43,25 @@ class JudgeResolver:
 
     def _route(self, name: bytes, client: Client) -> str | None:
         """The id of the hostname route that a wire name lies under."""
-        try:
-            host = hostname(dnswire.name_text(name))
-        except InvalidError:
-            return None
-        route = self._snapshot().host_route(client.vnet, host)
+        host = _host(name)
+        route = self._snapshot().host_route(client.vnet, host) if host is not None else None
         return route.id if route else None
+
+    def _is_no_host(self, name: bytes, vnet: str) -> bool:
+        """Whether it lies under a wildcard but is no hostname (spaces, dots in labels): nobody else is asked about it,
+        for it is a private name, and no grant can be for it."""
+        if _host(name) is not None:
+            return False
+        parent = next((host for suffix in dnswire.suffixes(name) if (host := _host(suffix)) is not None), "")
+        return self._snapshot().host_route(vnet, f"under.{parent}") is not None
 
     async def close(self) -> None:
         await self._resolver.close()
+
+
+def _host(name: bytes) -> str | None:
+    """A wire name in the form that routes have; None if it is no hostname."""
+    try:
+        return hostname(dnswire.name_text(name))
+    except InvalidError:
+        return None

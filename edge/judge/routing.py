@@ -7,7 +7,7 @@ lengths, where a radix tree in C takes 0.3 µs and is one more dependency. Table
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
 WILDCARD = "*."
@@ -30,12 +30,15 @@ class AddressTable(Generic[R]):
 
     def find(self, address: Address) -> R | None:
         """The route of the longest prefix that contains the address."""
+        return next(self.candidates(address), None)
+
+    def candidates(self, address: Address) -> Iterator[R]:
+        """All routes that contain the address, the longest prefix first."""
         value = int(address)
         for shift, table in self._tables[address.version]:
             route = table.get(value >> shift)
             if route is not None:
-                return route
-        return None
+                yield route
 
 
 class HostTable(Generic[R]):
@@ -55,10 +58,16 @@ class HostTable(Generic[R]):
 
     def find(self, name: str) -> R | None:
         """The route of this name."""
-        route = self._exact.get(name)
-        while route is None:
+        return next(self.candidates(name), None)
+
+    def candidates(self, name: str) -> Iterator[R]:
+        """All routes that stand for the name, the best first."""
+        exact = self._exact.get(name)
+        if exact is not None:
+            yield exact
+        dot = "."
+        while dot:
             _, dot, name = name.partition(".")
-            if not dot:
-                return None
             route = self._wildcards.get(name)
-        return route
+            if route is not None:
+                yield route

@@ -88,7 +88,7 @@ class Sessions:
                 if device is None:
                     session.expel(Reason.DEVICE_UNKNOWN)
                 else:
-                    session.tell_network(device)
+                    session.now_is(device)
         for tunnel_id, connectors in list(self._connectors.items()):
             if snapshot.tunnel(tunnel_id) is None:
                 for session in list(connectors.values()):
@@ -296,6 +296,12 @@ class Session:
         self._flush()
 
     # ---- what it is told ----
+
+    def now_is(self, device: Device) -> None:
+        """The device has changed, or a route: what it asks from now on is decided for what it is now."""
+        if isinstance(self.node, DeviceNode):
+            self.node = DeviceNode(device, self.node.key)
+            self.tell_network(device)
 
     def tell_network(self, device: Device) -> None:
         """What the device may capture, if that is news."""

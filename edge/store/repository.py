@@ -8,8 +8,9 @@ processes in one order. Before it commits, the new snapshot is read inside it; a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 from sqlalchemy import Table, bindparam, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -193,6 +194,34 @@ class Repository:
             await rows.insert_record(connection, table, device, thumbprint=None, secret_hash=secret_hash)
             change.changed.add(device.id)
         return device
+
+    async def set_device(
+        self,
+        which: str,
+        *,
+        vnet: str | None = None,
+        user: str | None = None,
+        groups: Sequence[str] | None = None,
+        tags: Sequence[str] | None = None,
+    ) -> Device:
+        """Changes what is not None of the device with that id or name. Raises StoreError."""
+        new: dict[str, Any] = {}
+        if vnet is not None:
+            new["vnet"] = values.virtual_network(vnet)
+        if user is not None:
+            new["user"] = values.user(user)
+        if groups is not None:
+            new["groups"] = values.labels(groups, "group")
+        if tags is not None:
+            new["tags"] = values.labels(tags, "tag")
+        table = schema.devices
+        async with self._change() as (connection, change):
+            found = await rows.find(connection, table, which, "device")
+            query = update(table).where(table.c.id == found.id)
+            await connection.execute(query.values(**new, revision=change.revision))
+            change.changed.add(found.id)
+            changed = (await connection.execute(select(table).where(table.c.id == found.id))).one()
+        return rows.to_device(changed)
 
     async def enrol(self, secret: bytes, thumbprint: str, host: str, now: int) -> Device:
         """Spends an enrolment secret for the key with this thumbprint. Of racing ones, one wins.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Sequence
 
 import idna
 
@@ -15,6 +16,10 @@ COMMENT_LIMIT = 200
 """Characters of a comment: a line on a screen."""
 HOST_LIMIT = 255
 """Characters of the host name that a node says of itself; longer ones are cut."""
+USER_LIMIT = 255
+"""Characters of a user's name: an e-mail address has at most 254."""
+LABELS_LIMIT = 64
+"""Groups of a device, and tags: each policy decision looks at all of them."""
 NAME_LIMIT = 253
 """Characters of a DNS name (RFC 1035, section 2.3.4, without the root's dot)."""
 CIDR_LIMIT = 49
@@ -73,6 +78,24 @@ def comment(text: str) -> str:
     if len(text) > COMMENT_LIMIT or not text.isprintable():
         raise InvalidError(f"a comment has at most {COMMENT_LIMIT} characters and no control characters")
     return text
+
+
+def user(text: str) -> str:
+    """Who uses a device; "" for nobody in particular. Raises InvalidError."""
+    if len(text) > USER_LIMIT or not text.isprintable() or text != text.strip():
+        raise InvalidError(f"a user has at most {USER_LIMIT} characters, no control characters, no spaces around it")
+    return text
+
+
+def labels(texts: Sequence[str], what: str) -> list[str]:
+    """Groups or tags (`what`) of a device, sorted, each once. Raises InvalidError."""
+    for text in texts:
+        if not _NAME.match(text):
+            raise InvalidError(f"{text[:80]!r} is no name of a {what}: 1 to 63 letters, digits, '-', '_' and '.'")
+    unique = sorted(set(texts))
+    if len(unique) > LABELS_LIMIT:
+        raise InvalidError(f"a device has at most {LABELS_LIMIT} {what}s")
+    return unique
 
 
 def said_host(text: str) -> str:

@@ -6,9 +6,9 @@ import os
 
 import pytest
 
-from tests.lab.conftest import deployment, lab, services, topology
+from tests.lab.thread.conftest import deployment, lab, no_fault_in_any_log, services
 
-__all__ = ["deployment", "lab", "services", "topology"]
+__all__ = ["deployment", "lab", "no_fault_in_any_log", "services"]
 
 collect_ignore_glob = [] if os.environ.get("WARREN_APPS") else ["test_*.py"]
 

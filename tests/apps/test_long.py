@@ -1,4 +1,4 @@
-"""The applications of tests/lab/test_apps.py, larger and longer, and a real scanner."""
+"""The applications of tests/lab/thread/test_apps.py, larger and longer, and a real scanner."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import pytest
 
 from tests.lab import apps
-from tests.lab.test_apps import DATABASE, LOGIN, PASSWORD, digest_of
+from tests.lab.thread.test_apps import DATABASE, LOGIN, PASSWORD, digest_of
 from warren.lab.deployment import Deployment
 from warren.lab.host import Host
 from warren.lab.services import ECHO_PORT, HTTP_PORT, SSH_PORT, Services

@@ -184,6 +184,60 @@ async def test_routes(http: httpx.AsyncClient) -> None:
     refusal(await http.get("/v1/routes", params={"kind": "x"}), 400, "invalid", "kind")
 
 
+async def test_which_route_a_destination_takes(http: httpx.AsyncClient) -> None:
+    await http.post("/v1/tunnels", json=tunnel_body())
+    await http.post("/v1/tunnels", json=tunnel_body("b" * 20, "lab"))
+    for kind, value, tunnel, vnet in (
+        ("ip", "10.0.0.0/8", "site", "default"),
+        ("ip", "10.10.0.0/16", "lab", "default"),
+        ("ip", "10.10.0.0/16", "site", "second"),
+        ("host", "*.corp.internal", "site", "default"),
+        ("host", "*.eu.corp.internal", "lab", "default"),
+        ("host", "db.corp.internal", "lab", "default"),
+    ):
+        body = {"kind": kind, "value": value, "tunnel": tunnel, "vnet": vnet}
+        assert (await http.post("/v1/routes", json=body)).status_code == 201
+
+    async def find(to: str, vnet: str = "default") -> tuple[str, str, list[str], str, list[str]]:
+        found = (await http.get("/v1/routes/find", params={"to": to, "vnet": vnet})).json()
+        route = found["route"] or {"value": "", "tunnel": {"name": ""}}
+        losers = [other["value"] for other in found["instead_of"]]
+        return route["value"], route["tunnel"]["name"], losers, found["why"], found["elsewhere"]
+
+    longest = "10.10.0.0/16 is the longest prefix that contains it"
+    assert await find("10.10.0.5") == ("10.10.0.0/16", "lab", ["10.0.0.0/8"], longest, ["second"])
+    assert await find("10.10.0.5", "second") == ("10.10.0.0/16", "site", [], longest, ["default"])
+    assert (await find("10.11.0.5"))[:3] == ("10.0.0.0/8", "site", [])
+    wild = "*.eu.corp.internal is the longest wildcard that stands for it"
+    assert (await find("a.b.EU.corp.internal."))[:4] == ("*.eu.corp.internal", "lab", ["*.corp.internal"], wild)
+    exact = "the route is for exactly this name"
+    assert (await find("db.corp.internal"))[:4] == ("db.corp.internal", "lab", ["*.corp.internal"], exact)
+    for nowhere in ("corp.internal", "example.com", "172.16.0.1"):
+        value, _, _, why, _ = await find(nowhere)
+        assert value == "" and "leads there" in why
+    found = (await http.get("/v1/routes/find", params={"to": "10.11.0.5"})).json()
+    assert (found["destination"], found["vnet"], found["route"]["status"]) == ("10.11.0.5", "default", "healthy")
+    for bad in ("a..b", "fe80::1%eth0", "", "*.corp.internal"):
+        refusal(await http.get("/v1/routes/find", params={"to": bad}), 400, "invalid")
+    refusal(await http.get("/v1/routes/find", params={"to": "a", "vnet": "A"}), 400, "invalid", "virtual network")
+    refusal(await http.get("/v1/routes/find"), 400, "invalid", "missing")
+    refusal(await http.get("/v1/routes/find", params={"to": "a" * 999}), 400, "invalid", "to")
+
+
+async def test_a_device_is_changed(http: httpx.AsyncClient) -> None:
+    body = {"name": "laptop", "secret_hash": hashlib.sha256(SECRET).hexdigest(), "expires": NOW + 3600}
+    device = (await http.post("/v1/devices", json=body)).json()
+    changed = (await http.patch("/v1/devices/laptop", json={"vnet": "lab", "tags": ["x"]})).json()
+    assert changed["warning"] == "no route is in virtual network lab yet"
+    assert (changed["vnet"], changed["tags"], changed["revision"]) == ("lab", ["x"], device["revision"] + 1)
+    changed = (await http.patch(f"/v1/devices/{device['id']}", json={"user": "ann", "groups": ["staff"]})).json()
+    assert (changed["vnet"], changed["user"], changed["groups"], changed["tags"]) == ("lab", "ann", ["staff"], ["x"])
+    assert "warning" not in changed
+    refusal(await http.patch("/v1/devices/laptop", json={"vnet": "L b"}), 400, "invalid", "virtual network")
+    refusal(await http.patch("/v1/devices/laptop", json={"name": "x"}), 400, "invalid", "no field")
+    refusal(await http.patch("/v1/devices/none", json={"vnet": "lab"}), 404, "not_found", "there are laptop")
+
+
 async def test_a_route_over_the_edges_own_address_is_taken_with_a_warning(http: httpx.AsyncClient) -> None:
     await http.post("/v1/tunnels", json=tunnel_body())
     for value, address in (("203.0.113.0/24", "203.0.113.1"), ("2001:db8::/32", "2001:db8::1")):

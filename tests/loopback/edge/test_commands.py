@@ -204,6 +204,31 @@ def test_what_the_edge_does_not_carry_is_told_in_its_words(desk: Desk, arguments
     assert desk.json("route", "list") == []
 
 
+def test_which_route(desk: Desk) -> None:
+    desk.done("tunnel", "create", "office", "--token-file", "o")
+    desk.done("route", "ip", "add", "10.0.0.0/8", "--tunnel", "office")
+    desk.done("route", "ip", "add", "10.10.0.0/16", "--tunnel", "office", "--vnet", "lab")
+    desk.done("route", "host", "add", "*.corp.internal", "--tunnel", "office")
+    out, err = desk.done("route", "get", "a.b.corp.internal")
+    assert "office (healthy)" in out and "longest wildcard" in out and err == ""
+    assert desk.json("route", "get", "10.10.0.5", "--vnet", "lab")["route"]["value"] == "10.10.0.0/16"
+    nowhere = desk.refused("route", "get", "a.corp.internal", "--vnet", "lab")
+    assert "no hostname route in virtual network lab" in nowhere and "in virtual network default" in nowhere
+    assert "no hostname" in desk.refused("route", "get", "a..b")
+
+
+def test_a_device_is_set(desk: Desk) -> None:
+    desk.done("device", "add", "laptop", "--key-file", "k")
+    _, err = desk.done("device", "set", "laptop", "--vnet", "lab", "--group", "b", "--group", "a")
+    assert "Device laptop: virtual network lab; user -; groups a, b; tags -." in err
+    assert "Beware: no route is in virtual network lab yet." in err
+    (device,) = desk.json("device", "list")
+    assert (device["vnet"], device["groups"]) == ("lab", ["a", "b"])
+    assert desk.json("device", "set", "laptop", "--user", "ann", "--group", "")["groups"] == []
+    assert "nothing to change" in desk.refused("device", "set", "laptop", code=2)
+    assert "no device" in desk.refused("device", "set", "ghost", "--vnet", "lab")
+
+
 def test_devices(desk: Desk) -> None:
     out, err = desk.done("device", "add", "anns-laptop")
     key = parse_enrolment_key(out)
@@ -291,3 +316,23 @@ def test_files_that_are_open_or_missing_are_told(away: Desk) -> None:
     assert "IP address" in away.refused("edge", "run", "--listen-host", "edge.example.net", code=2)
     assert "--log-level" in away.refused("edge", "run", "--log-level", "loud", code=2)
     assert os.listdir() == []
+
+
+def test_what_changes_something_tells_it_as_json_too(desk: Desk) -> None:
+    tunnel = desk.json("tunnel", "create", "one")
+    assert tunnel["name"] == "one"
+    assert tunnel["token_file"] == "one.token"
+    assert "token" not in tunnel
+    printed = desk.json("tunnel", "create", "two", "--print-token")
+    assert parse_tunnel_token(printed["token"]).tunnel == printed["id"]
+    device = desk.json("device", "add", "laptop")
+    assert parse_enrolment_key(device["key"])
+    assert device["name"] == "laptop"
+    assert "secret_hash" not in device
+    route = desk.json("route", "ip", "add", "10.10.0.0/16", "--tunnel", "one")
+    assert (route["value"], route["tunnel"]["id"]) == ("10.10.0.0/16", tunnel["id"])
+    assert desk.json("route", "host", "add", "payroll.internal", "--tunnel", "one")["kind"] == "host"
+    assert desk.json("route", "ip", "delete", "10.10.0.0/16")["id"] == route["id"]
+    assert desk.json("route", "host", "delete", "payroll.internal")["value"] == "payroll.internal"
+    assert desk.json("device", "delete", "laptop")["id"] == device["id"]
+    assert desk.json("tunnel", "delete", "one")["id"] == tunnel["id"]

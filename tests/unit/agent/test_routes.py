@@ -56,3 +56,24 @@ def test_every_address_goes_where_it_should(included: list[IPv4Network], local: 
         assert not into_tun
     elif longest_included >= 0:
         assert into_tun
+
+
+def test_what_is_excluded_is_left_alone() -> None:
+    wanted = plan([net("10.0.0.0/8"), net("10.9.1.0/24")], [], [net("10.9.0.0/16")])
+    assert wanted.install == (net("10.0.0.0/8"),)
+    assert wanted.leave == (net("10.9.0.0/16"),)
+    assert wanted.excluded == (net("10.9.0.0/16"), net("10.9.1.0/24"))
+
+
+def test_an_excluded_network_takes_whole_routes_away() -> None:
+    wanted = plan([net("10.10.0.0/16"), net("10.20.0.0/16")], [], [net("10.10.0.0/15")])
+    assert wanted == Plan((net("10.20.0.0/16"),), excluded=(net("10.10.0.0/16"),))
+
+
+@given(st.lists(networks, max_size=6), st.lists(networks, max_size=4), st.integers(0x0A000000, 0x0A00FFFF))
+def test_excluded_is_stronger_than_included(included: list[IPv4Network], excluded: list[IPv4Network], at: int) -> None:
+    wanted, address = plan(included, [], excluded), IPv4Address(at)
+    routes = [(network.prefixlen, True) for network in wanted.install if address in network]
+    routes += [(network.prefixlen, False) for network in wanted.leave if address in network]
+    into_tun = bool(routes) and max(routes, key=lambda route: (route[0], not route[1]))[1]
+    assert into_tun == (any(address in n for n in included) and not any(address in n for n in excluded))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.unit.fabric.identity.world import DEVICE, NOW, OTHER, WORLD
 from warren.connector.gate import Ceiling, Gate
+from warren.fabric.core import dnswire
 from warren.fabric.core.errors import ConfigError, DeniedError
 from warren.fabric.core.messages.peer import Open
 from warren.fabric.core.reasons import Reason
@@ -119,13 +120,28 @@ def test_before_an_edge_told_the_time_nothing_opens() -> None:
     assert refusal(opening(signed()), at=fresh) is Reason.STALE_GRANT
 
 
+def question(name: str, kind: int = dnswire.A) -> dnswire.Question:
+    read = dnswire.read_question(dnswire.build_query(1, dnswire.name_wire(name), kind))
+    assert isinstance(read, dnswire.Question)
+    return read
+
+
 def test_a_name_is_looked_up_for_whom_it_was_granted() -> None:
     grant = signed(address="", host="payroll.internal")
-    assert gate().check_name(grant, KEY, "payroll.internal", ELAPSED)
+    assert gate().check_question(grant, KEY, question("payroll.internal"), ELAPSED)
+    assert gate().check_question(grant, KEY, question("payroll.internal", dnswire.TXT), ELAPSED)
     for key, host in ((KEY, "db.internal"), (keys.public(keys.generate()), "payroll.internal")):
         with pytest.raises(DeniedError) as denied:
-            gate().check_name(grant, key, host, ELAPSED)
+            gate().check_question(grant, key, question(host), ELAPSED)
         assert denied.value.reason is Reason.GRANT_MISMATCH
+
+
+def test_a_grant_for_an_address_also_asks_for_its_name() -> None:
+    grant = signed(address="10.10.0.10")
+    assert gate().check_question(grant, KEY, question("10.0.10.10.in-addr.arpa", dnswire.PTR), ELAPSED)
+    for name, kind in (("11.0.10.10.in-addr.arpa", dnswire.PTR), ("10.0.10.10.in-addr.arpa", dnswire.TXT)):
+        with pytest.raises(DeniedError):
+            gate().check_question(grant, KEY, question(name, kind), ELAPSED)
 
 
 # --- the ceiling
@@ -179,4 +195,4 @@ def test_the_ceiling_names_networks_and_ports(address: str, port: int, reason: R
 def test_a_bad_ceiling_is_one_line(text: str) -> None:
     with pytest.raises(ConfigError) as error:
         Ceiling.parse([text])
-    assert "\n" not in str(error.value) and f"--allow {text}" in str(error.value)
+    assert "\n" not in str(error.value) and f"{text}: use CIDR or CIDR:PORTS" in str(error.value)

@@ -40,7 +40,7 @@ def fake_api(path: Path) -> Iterator[FakeApi]:
                 self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_POST = do_DELETE = answer
+        do_GET = do_POST = do_PATCH = do_DELETE = answer
 
         def address_string(self) -> str:
             return "unix"

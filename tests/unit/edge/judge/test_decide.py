@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warren.edge.judge.decide import Allowed, Refused, decide, grant
+from warren.edge.judge.decide import Allowed, Refused, decide, destination, grant, routes_to
 from warren.edge.judge.policy import Verdict
 from warren.edge.store.records import Device, Route, Tunnel
 from warren.edge.store.snapshot import build
@@ -143,3 +143,27 @@ def test_a_grant_says_exactly_what_was_decided() -> None:
         with pytest.raises(DeniedError) as refused:
             late()
         assert refused.value.reason is Reason.GRANT_EXPIRED
+
+
+@pytest.mark.parametrize(
+    ("text", "vnet", "ids"),
+    [
+        ("10.9.2.3", "default", ["narrow00", "wide0000"]),
+        ("10.9.2.3", "lab", ["labwide0"]),
+        ("fd00::1", "default", ["six00000"]),
+        ("DB.Corp.Internal.", "default", ["wild0000"]),
+        ("corp.internal", "default", []),
+        ("payroll.internal", "lab", []),
+    ],
+)
+def test_what_a_person_asks_about_is_found_by_the_same_tables(text: str, vnet: str, ids: list[str]) -> None:
+    target = destination(text)
+    assert not isinstance(target, Refused)
+    assert [route.id for route in routes_to(SNAPSHOT, vnet, target)] == ids
+
+
+@given(st.text())
+def test_any_text_is_a_destination_or_refused(text: str) -> None:
+    target = destination(text)
+    if not isinstance(target, Refused):
+        list(routes_to(SNAPSHOT, "default", target))

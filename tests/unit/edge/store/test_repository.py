@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -301,3 +302,43 @@ async def test_everything_is_there_after_a_restart(store: Repository, place: Pat
     assert again.snapshot.devices == store.snapshot.devices
     assert (again.snapshot.epoch, again.snapshot.revision) == (store.snapshot.epoch, store.snapshot.revision)
     await again.close()
+
+
+async def test_a_device_is_changed_where_it_is_asked_for(store: Repository) -> None:
+    watcher = Watcher(store)
+    made = await store.add_device("laptop", hashed(SECRET), NOW + 60, NOW)
+    watcher.take()
+    changed = await store.set_device("laptop", vnet="lab", groups=["b", "a", "b"])
+    snapshot, change = watcher.take()
+    assert change == Change(frozenset({made.id}))
+    assert (changed.vnet, changed.user, changed.groups, changed.tags) == ("lab", "", ("a", "b"), ())
+    assert snapshot.devices_by_id[made.id] == changed
+    again = await store.set_device(made.id, user="ann", tags=["x"])
+    assert (again.vnet, again.user, again.groups, again.tags) == ("lab", "ann", ("a", "b"), ("x",))
+    assert (await store.set_device(made.id, user="", groups=[])).groups == ()
+    assert (await store.devices())[0].revision == store.snapshot.revision
+
+
+async def test_an_enrolled_device_is_changed_in_the_snapshot_too(store: Repository) -> None:
+    await store.add_device("laptop", hashed(SECRET), NOW + 60, NOW)
+    await store.enrol(SECRET, THUMB, "host", NOW)
+    await store.set_device("laptop", vnet="lab")
+    device = store.snapshot.device(THUMB)
+    assert device is not None and device.vnet == "lab"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"vnet": "Lab"}, {"vnet": ""}, {"user": "a\x1b"}, {"user": "a" * 256}, {"user": " ann"},
+        {"groups": ["a b"]}, {"tags": [""]}, {"tags": [f"t{n}" for n in range(65)]},
+    ],
+)  # fmt: skip
+async def test_a_change_of_a_device_that_is_refused_changes_nothing(store: Repository, change: dict[str, Any]) -> None:
+    await store.add_device("laptop", hashed(SECRET), NOW + 60, NOW)
+    before = store.snapshot
+    with pytest.raises(InvalidError):
+        await store.set_device("laptop", **change)
+    with pytest.raises(NotFoundError):
+        await store.set_device("another", vnet="lab")
+    assert store.snapshot is before

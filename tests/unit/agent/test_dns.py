@@ -1,0 +1,202 @@
+"""Queries at the virtual resolver, with a judge and a private resolver that say what the test wants."""
+
+from __future__ import annotations
+
+import asyncio
+from ipaddress import IPv4Address, ip_address, ip_network
+from typing import Any, cast
+
+import dnslib
+import pytest
+
+from warren.agent.dns import DnsFront, Transport
+from warren.fabric.core import dnswire
+from warren.fabric.core.errors import DeniedError
+from warren.fabric.core.messages.session import Answer, Granted, HostRoute
+from warren.fabric.core.reasons import Reason
+
+SYNTHETIC = IPv4Address("100.80.0.77")
+
+
+class World:
+    """Judge, private resolver and names in one. `zone`: what the private resolver knows, as a zone file."""
+
+    def __init__(self, zone: str = "", rcode: int = 0) -> None:
+        self.zone = dnslib.RR.fromZone(zone)
+        self.rcode = rcode
+        self.asked: list[tuple[str, str]] = []
+        self.decided: list[str] = []
+        self.full = False
+
+    async def query(self, message: bytes, transport: str) -> Answer | HostRoute:
+        question = dnswire.read_question(message)
+        assert isinstance(question, dnswire.Question)
+        return HostRoute("route", question.text, "default")
+
+    async def decide(self, protocol: str, port: int, *, address: str = "", host: str = "") -> Granted:
+        self.decided.append(host or address)
+        return Granted(1, b"grant", b"", "tunnel", "office", b"", b"", "route")
+
+    async def resolve(self, granted: Granted, query: bytes) -> bytes:
+        request = dnslib.DNSRecord.parse(query)
+        name, kind = str(request.q.qname), dnslib.QTYPE[request.q.qtype]
+        self.asked.append((name, kind))
+        reply = request.reply()
+        reply.header.rcode = self.rcode
+        kinds = (request.q.qtype, dnslib.QTYPE.CNAME)
+        reply.add_answer(*(record for record in self.zone if record.rtype in kinds))
+        if not reply.rr:
+            reply.add_auth(*(record for record in self.zone if record.rtype == dnslib.QTYPE.SOA))
+        return bytes(reply.pack())
+
+    def address_of(self, vnet: str, name: str) -> bytes | None:
+        return None if self.full else SYNTHETIC.packed
+
+    def name_of(self, address: bytes) -> str | None:
+        return "payroll.internal" if address == SYNTHETIC.packed else None
+
+    def is_synthetic(self, address: bytes) -> bool:
+        return len(address) == 4 and IPv4Address(address) in ip_network("100.80.0.0/16")
+
+
+ZONES = ("payroll.internal", "*.corp.internal")
+
+
+def ask(
+    world: World, name: str, kind: str = "A", transport: Transport = "udp", zones: tuple[str, ...] = ZONES
+) -> dnslib.DNSRecord:
+    front = DnsFront(cast("Any", None), world, world, world, 0)
+    captured = [ip_network(cidr) for cidr in ("10.10.0.0/16", "fd00::/64")]
+    left = [ip_network("10.10.9.0/24")]
+    front.configure(zones, (), captured, cast("Any", left))
+    query = dnslib.DNSRecord.question(name, kind)
+    query.add_ar(dnslib.EDNS0(udp_len=1232))
+    return dnslib.DNSRecord.parse(asyncio.run(front.answer(query.pack(), transport)))
+
+
+def data(answer: dnslib.DNSRecord) -> list[str]:
+    return [str(record.rdata) for record in answer.rr]
+
+
+HERE = "x. 60 IN A 10.10.0.10"
+
+
+@pytest.mark.parametrize("name", ["payroll.internal", "a.corp.internal", "a.b.c.corp.internal", "A.B.Corp.Internal"])
+def test_names_under_a_route_get_a_synthetic_address(name: str) -> None:
+    assert data(ask(World(HERE), name)) == [str(SYNTHETIC)]
+
+
+@pytest.mark.parametrize("name", ["corp.internal", "xcorp.internal", "sub.payroll.internal", "internal"])
+def test_other_names_are_the_resolvers_of_before(name: str) -> None:
+    world = World(HERE)
+    assert ask(world, name).header.rcode == dnslib.RCODE.SERVFAIL  # there is none here
+    assert world.decided == []
+
+
+def test_the_grant_is_for_the_very_name_under_the_wildcard() -> None:
+    world = World(HERE)
+    ask(world, "a.b.corp.internal")
+    assert world.decided == ["a.b.corp.internal"]
+
+
+def test_an_address_behind_aliases_is_synthetic_and_the_aliases_stay_there() -> None:
+    answer = ask(World(f"payroll.internal. 60 IN CNAME x.\n{HERE}"), "payroll.internal")
+    assert [(str(r.rname), r.rtype, str(r.rdata)) for r in answer.rr] == [("payroll.internal.", 1, str(SYNTHETIC))]
+
+
+def test_aaaa_of_a_name_that_is_there_has_no_data() -> None:
+    answer = ask(World(f"{HERE}\nx. 60 IN AAAA fd00::1"), "payroll.internal", "AAAA")
+    assert (answer.header.rcode, answer.rr) == (0, [])
+
+
+def test_a_name_with_an_ipv6_address_only_gets_a_synthetic_address_too() -> None:
+    assert data(ask(World("x. 60 IN AAAA fd00::1"), "payroll.internal")) == [str(SYNTHETIC)]
+
+
+def test_a_name_without_any_address_has_none_here() -> None:
+    answer = ask(World('x. 60 IN TXT "only"'), "payroll.internal")
+    assert (answer.header.rcode, answer.rr) == (0, [])
+
+
+SOA = "internal. 60 IN SOA ns.internal. root.internal. 1 2 3 4 17"
+
+
+@pytest.mark.parametrize("kind", ["A", "AAAA", "TXT", "TYPE65280"])
+def test_nxdomain_stays_nxdomain(kind: str) -> None:
+    answer = ask(World(SOA, rcode=3), "ghost.corp.internal", kind)
+    assert (answer.header.rcode, answer.rr) == (dnslib.RCODE.NXDOMAIN, [])
+    assert [str(record.rname) for record in answer.auth] == ["internal."]
+
+
+@pytest.mark.parametrize("rcode", [2, 5])
+def test_a_failure_is_no_nxdomain(rcode: int) -> None:
+    answer = ask(World(rcode=rcode), "payroll.internal")
+    assert answer.header.rcode == dnslib.RCODE.SERVFAIL
+
+
+def test_other_types_pass_through() -> None:
+    zone = 'payroll.internal. 60 IN TXT "hello"\npayroll.internal. 60 IN MX 10 mail.corp.internal.'
+    assert data(ask(World(zone), "payroll.internal", "TXT")) == ['"hello"']
+    assert data(ask(World(zone), "payroll.internal", "MX")) == ["10 mail.corp.internal."]
+
+
+def test_what_leads_elsewhere_is_left_out_and_said() -> None:
+    answer = ask(World("payroll.internal. 60 IN SRV 1 2 3 elsewhere.example."), "payroll.internal", "SRV")
+    assert (answer.header.rcode, answer.rr) == (0, [])
+    assert b"1 records that lead to names outside" in answer.pack()
+
+
+def test_a_long_answer_is_cut_over_udp_and_whole_over_tcp() -> None:
+    zone = "".join(f'payroll.internal. 60 IN TXT "{"x" * 200}{n}"\n' for n in range(20))
+    cut = ask(World(zone), "payroll.internal", "TXT")
+    assert (cut.header.tc, cut.rr) == (1, [])
+    whole = ask(World(zone), "payroll.internal", "TXT", "tcp")
+    assert (whole.header.tc, len(whole.rr)) == (0, 20)
+
+
+def test_no_free_synthetic_address_is_a_failure() -> None:
+    world = World(HERE)
+    world.full = True
+    assert ask(world, "payroll.internal").header.rcode == dnslib.RCODE.SERVFAIL
+
+
+def test_a_synthetic_address_has_its_name_back_and_a_free_one_has_none() -> None:
+    world = World()
+    assert data(ask(world, SYNTHETIC.reverse_pointer, "PTR")) == ["payroll.internal."]
+    assert ask(world, "78.0.80.100.in-addr.arpa", "PTR").header.rcode == dnslib.RCODE.NXDOMAIN
+    assert world.decided == []
+
+
+@pytest.mark.parametrize("address", ["10.10.0.10", "fd00::42"])
+def test_the_name_of_a_captured_address_is_the_private_resolvers(address: str) -> None:
+    name = ip_address(address).reverse_pointer
+    world = World(f"{name}. 60 IN PTR host.site.lan.")
+    assert data(ask(world, name, "PTR")) == ["host.site.lan."]
+    assert world.decided == [address]
+
+
+@pytest.mark.parametrize("address", ["10.11.0.10", "10.10.9.1", "fd01::42"])
+def test_the_name_of_another_address_is_not(address: str) -> None:
+    world = World()
+    ask(world, ip_address(address).reverse_pointer, "PTR")
+    assert world.decided == []
+
+
+def test_without_a_route_to_the_address_it_is_a_failure() -> None:
+    class Refusing(World):
+        async def decide(self, protocol: str, port: int, *, address: str = "", host: str = "") -> Granted:
+            raise DeniedError(Reason.NO_ROUTE)
+
+    answer = ask(Refusing(), "10.0.10.10.in-addr.arpa", "PTR")
+    assert answer.header.rcode == dnslib.RCODE.SERVFAIL
+
+
+@pytest.mark.parametrize("name", ["payroll.acme.local", "local"])
+def test_names_under_local_are_like_any_others(name: str) -> None:
+    assert data(ask(World(HERE), name, zones=(name,))) == [str(SYNTHETIC)]
+
+
+def test_nobody_is_led_to_the_encrypted_resolver_of_before() -> None:
+    world = World()
+    answer = ask(world, "_dns.resolver.arpa", "SVCB")
+    assert (answer.header.rcode, answer.rr, world.decided) == (0, [], [])
