@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from tests.lab.test_flows import CURL
-from tests.lab.test_names import DIG, short
+from tests.lab.thread.test_flows import CURL
+from tests.lab.thread.test_names import DIG, short
 from warren.lab import wait_until
 from warren.lab.deployment import Deployment
 from warren.lab.host import Host

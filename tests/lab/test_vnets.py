@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab.apps import connect, connected, origin, read_all
-from tests.lab.test_names import short
+from tests.lab.thread.test_names import short
 from warren.lab import wait_until
 from warren.lab.deployment import ROUTE, UP_WITHIN, Deployment
 from warren.lab.host import Host
