@@ -7,6 +7,7 @@ import socket
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from warren.connector import icmp
 from warren.connector.config import ConnectorConfig
 from warren.connector.gate import Ceiling, IPAddress
 from warren.fabric.daemon.metrics import Family, counted, counter, gauge
@@ -16,10 +17,18 @@ if TYPE_CHECKING:
 
 
 async def ready(connector: Connector) -> tuple[bool, dict[str, Any]]:
-    """Ready: attached to at least one edge, accepted by its judge, and not being stopped."""
+    """Ready: attached to at least one edge, accepted by its judge, and not being stopped.
+
+    `icmp`: by which sockets it pings, "unprivileged", "raw" or "none".
+    """
     edges = [{"edge": str(node.edge), "state": node.state, "reason": node.reason} for node in connector.nodes]
     attached = any(node.state == "connected" for node in connector.nodes)
-    more = {"tunnel": connector.token.name, "draining": connector.draining, "edges": edges}
+    more = {
+        "tunnel": connector.token.name,
+        "draining": connector.draining,
+        "icmp": icmp.kind_of_socket(),
+        "edges": edges,
+    }
     return attached and not connector.draining, more
 
 

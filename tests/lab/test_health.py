@@ -56,6 +56,7 @@ def test_the_connector_and_the_edge_are_ready(deployment: Deployment) -> None:
     status, said = ready(deployment.connector, f"{CONNECTOR}:9310")
     assert (status, said["ready"], said["tunnel"]) == (200, True, "office")
     assert [edge["state"] for edge in said["edges"]] == ["connected"]
+    assert said["icmp"] in ("unprivileged", "raw")
     status, said = ready(deployment.edge, "127.0.0.1:9311")
     assert (status, said) == (200, {"ready": True, "socket": "bound", "store": "open"})
 
