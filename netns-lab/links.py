@@ -122,6 +122,7 @@ class Links:
             return Report(network, impairment, arrived, lost)
         held, reordered, duplicated, overflowed = counted(self._counters(network))
         used, ran = processor_seconds(emulator["pid"]) or (0.0, 0.0)
+        overflowed += sum(map(_too_fast, self._cards(network)))
         return Report(network, impairment, arrived, lost, held, reordered, duplicated, overflowed, used, ran)
 
     # ---- cutting
@@ -255,6 +256,13 @@ def _losses(card: Card) -> tuple[int, int]:
         return 0, 0
     found = dict(re.findall(r"counter (\w+) \{\s*packets (\d+)", table[1]))
     return int(found["arrived"]), int(found["lost"])
+
+
+def _too_fast(card: Card) -> int:
+    """Packets that the emulator has not fetched from its TAP in time: the processor was not enough."""
+    show = ["ip", "-json", "-stats", "link", "show", "dev", card.tap]
+    printed = subprocess.run([*enter_network(card.host.pid), *show], capture_output=True, text=True, timeout=30).stdout
+    return sum(link["stats64"]["tx"]["dropped"] for link in json.loads(printed or "[]"))
 
 
 def _bucket(impairment: Impairment) -> list[str]:
