@@ -15,6 +15,7 @@ from warren import __version__
 from warren.connector.config import ConnectorConfig
 from warren.connector.flows import Counts, Flows, elapsed
 from warren.connector.gate import Gate
+from warren.connector.resolve import take_names_as_they_are
 from warren.fabric.aio.circuits import CircuitSocket, PeerPath
 from warren.fabric.aio.node import Identity, Node
 from warren.fabric.core.connector_peer import ConnectorPeer
@@ -241,6 +242,8 @@ class Connector:
 def run(config: ConnectorConfig) -> None:
     """Runs the connector in this process until SIGTERM (drains) or SIGINT (ends at once)."""
     import uvloop
+
+    take_names_as_they_are()
 
     async def main() -> None:
         stop, now = asyncio.Event(), asyncio.Event()

@@ -82,6 +82,7 @@ mail.corp.internal.          60 IN MX    20 mx.example.com.
 web.corp.internal.           60 IN HTTPS 1 . alpn=h2 port=8443 ipv4hint=10.10.0.10 ipv6hint=fd00::10
 outwards2.corp.internal.     60 IN HTTPS 1 cdn.example.com. alpn=h2
 odd.corp.internal.           60 IN TYPE65280 \# 4 0A0A000A
+ghost.corp.internal.lan.     60 IN A     10.10.0.10
 payroll.acme.local.          60 IN A     10.10.0.10
 10.0.10.10.in-addr.arpa.     60 IN PTR   payroll.internal.
 """.replace("@BIG@", (b"\xfa" + b"x" * 250).hex() * 8)

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from tests.lab.test_flows import CURL
-from tests.lab.test_names import DIG, short
+from tests.lab.test_names import DIG, RESOLV_CONF, short
 from warren.lab import wait_until
 from warren.lab.deployment import Deployment
 from warren.lab.host import Host
@@ -47,6 +47,26 @@ def test_each_name_under_a_wildcard_has_an_address_of_its_own(laptop: Host) -> N
 def test_nxdomain_under_a_wildcard_stays_nxdomain(laptop: Host) -> None:
     for kind in ("A", "AAAA", "TXT"):
         assert "status: NXDOMAIN" in said(laptop, "ghost.corp.internal", kind)
+
+
+def test_a_search_list_beside_the_connector_makes_no_other_name_of_it(deployment: Deployment, laptop: Host) -> None:
+    before = deployment.connector.read(RESOLV_CONF)
+    deployment.connector.write(RESOLV_CONF, f"{before}search lan\n")
+    try:
+        assert "10.10.0.10" in deployment.connector.run(["getent", "ahostsv4", "ghost.corp.internal"]).stdout
+        assert "status: NXDOMAIN" in said(laptop, "ghost.corp.internal")
+        assert short(laptop, "web.corp.internal") != []
+    finally:
+        deployment.connector.write(RESOLV_CONF, before)
+
+
+def test_the_connectors_hosts_file_counts(deployment: Deployment, laptop: Host) -> None:
+    before = deployment.connector.read("/etc/hosts")
+    deployment.connector.write("/etc/hosts", f"{before}\n10.10.0.10 filed.corp.internal\n")
+    try:
+        assert laptop.run([*CURL, "http://filed.corp.internal/"]).stdout == PAGE
+    finally:
+        deployment.connector.write("/etc/hosts", before)
 
 
 def test_a_name_without_an_address_has_no_data(laptop: Host) -> None:
