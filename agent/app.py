@@ -30,6 +30,7 @@ from warren.agent.peers import Peers
 from warren.agent.status import describe
 from warren.agent.tcp import TcpJourney
 from warren.agent.udp import UdpJourney
+from warren.fabric.aio import logs
 from warren.fabric.aio.circuits import CircuitSocket
 from warren.fabric.aio.node import Identity, Node
 from warren.fabric.core.errors import ConfigError
@@ -37,6 +38,7 @@ from warren.fabric.core.messages import session as say
 from warren.fabric.core.messages.attachment import Offer
 from warren.fabric.core.messages.peer import LABEL as PEER_LABEL
 from warren.fabric.core.reasons import Reason
+from warren.fabric.daemon.systemd import notify
 from warren.fabric.engines import engine
 from warren.fabric.identity import keys, proof
 
@@ -305,11 +307,14 @@ def run(config: AgentConfig) -> None:
     async def main() -> None:
         agent = Agent(config, device, ground)
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, agent.stopping.set)
+        logs.on_hangup(loop, agent.stopping.set)
         try:
             await agent.start()
+            notify("READY=1")
             await agent.stopping.wait()
+            notify("STOPPING=1")
             log.info("agent stops")
         finally:
             await agent.close()

@@ -6,21 +6,41 @@ import asyncio
 import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from warren.fabric.core.errors import ConfigError
+from warren.fabric.daemon import diag as diagnosis
+from warren.fabric.daemon import flags
+from warren.fabric.daemon import service as units
+
+if TYPE_CHECKING:
+    from warren.agent.config import AgentConfig
 
 app = typer.Typer(no_args_is_help=True, help="Reach private networks from this device.")
+service = typer.Typer(no_args_is_help=True, help="The agent as a service of systemd.")
+app.add_typer(service, name="service")
 
 State = Annotated[
-    Path, typer.Option("--state-dir", readable=False, help="Where the device's key and the journal live.")
+    Path | None,
+    typer.Option(
+        "--state-dir", readable=False, help="Where the device's key and the journal live. [/var/lib/warren/agent]"
+    ),
 ]
-Socket = Annotated[Path, typer.Option("--socket", readable=False, help="The agent's control socket.")]
-STATE = Path("/var/lib/warren/agent")
-SOCKET = Path("/run/warren/agent.sock")
+Socket = Annotated[
+    Path | None, typer.Option("--socket", readable=False, help="The agent's control socket. [/run/warren/agent.sock]")
+]
+
+
+def settings(config: Path | None, given: Mapping[str, object]) -> AgentConfig:
+    """The file and the flags. Raises ConfigError."""
+    from warren.agent.config import AgentConfig
+    from warren.fabric.daemon.settings import read
+
+    return read(AgentConfig, "agent", config, given)
 
 
 @app.callback()
@@ -34,9 +54,10 @@ def agent() -> None:
 @app.command()
 def enrol(
     key_file: Annotated[str, typer.Option(help="File with the enrolment key; - reads it from standard input.")] = "-",
-    state: State = STATE,
+    state: State = None,
     force: Annotated[bool, typer.Option(help="Enrol anew although the device is enrolled.")] = False,
-    engine: Annotated[str | None, typer.Option(help="QUIC engine; the best one installed by default.")] = None,
+    config: flags.Config = None,
+    engine: flags.Engine = None,
 ) -> None:
     """Bring this device in, with the enrolment key that `warren device add NAME` printed (one use, one hour).
 
@@ -57,15 +78,16 @@ def enrol(
             raise ConfigError(f"the key file {key_file} can't be read: {error.strerror}") from None
         except UnicodeDecodeError:
             raise ConfigError(f"{key_file} is no key file: it is not text") from None
-    device = asyncio.run(enrol_device(engine_of(engine), text.strip(), state, force=force))
+    said = settings(config, {"state_dir": state, "engine": engine})
+    device = asyncio.run(enrol_device(engine_of(said.engine), text.strip(), said.state, force=force))
     typer.echo(f"enrolled as {device.name}. Next: warren agent up")
 
 
 @app.command()
 def up(
-    state: State = STATE,
-    socket: Socket = SOCKET,
-    interface: Annotated[str, typer.Option(help="Name of the TUN device.")] = "warren0",
+    state: State = None,
+    socket: Socket = None,
+    interface: Annotated[str | None, typer.Option(help="Name of the TUN device. [warren0]")] = None,
     include: Annotated[
         list[str] | None,
         typer.Option(help="Capture only this CIDR of what the edge routes (split tunnel). Repeat it for more."),
@@ -74,58 +96,142 @@ def up(
         list[str] | None,
         typer.Option(help="Leave this CIDR alone whatever the edge routes; stronger than --include. Repeat it."),
     ] = None,
-    dns: Annotated[bool, typer.Option(help="Point the system's resolver at the agent.")] = True,
-    engine: Annotated[str | None, typer.Option(help="QUIC engine; the best one installed by default.")] = None,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    dns: Annotated[bool | None, typer.Option(help="Point the system's resolver at the agent. [yes]")] = None,
+    engine: flags.Engine = None,
+    config: flags.Config = None,
+    log_level: flags.LogLevel = None,
+    log_file: flags.LogFile = None,
+    log_format: flags.LogFormat = None,
 ) -> None:
     """Run the agent until Ctrl-C, SIGTERM or `warren agent down`. Needs root.
 
     Routes, addresses and the resolver setting are put back when it ends, also when it is killed.
     """
-    import ipaddress
-
     from warren.agent.app import run
-    from warren.agent.config import AgentConfig
     from warren.fabric.aio.logs import set_up
 
-    set_up(log_level)
-    for option, cidrs in (("--include", include), ("--exclude", exclude)):
-        for cidr in cidrs or []:
-            try:
-                ipaddress.ip_network(cidr)
-            except ValueError as error:
-                raise ConfigError(f"{option} {cidr}: {error}; use a CIDR such as 10.10.0.0/16") from None
-    run(AgentConfig(state, socket, interface, tuple(include or ()), tuple(exclude or ()), dns, engine))
+    given = {
+        "state_dir": state,
+        "socket": socket,
+        "interface": interface,
+        "include": include or None,
+        "exclude": exclude or None,
+        "dns": dns,
+        "engine": engine,
+        "log.level": log_level,
+        "log.file": log_file,
+        "log.format": log_format,
+    }
+    said = settings(config, given)
+    set_up(said.log.level, said.log.format, said.log.file)
+    run(said)
 
 
 @app.command()
-def down(socket: Socket = SOCKET, wait: Annotated[float, typer.Option(help="Seconds to wait for it.")] = 10.0) -> None:
+def down(
+    socket: Socket = None,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for it.")] = 10.0,
+    config: flags.Config = None,
+) -> None:
     """Stop the running agent, and put back what it changed."""
     from warren.agent.control import ask
 
-    ask(socket, {"do": "down"})
+    path = settings(config, {"socket": socket}).socket
+    ask(path, {"do": "down"})
     until = time.monotonic() + wait
-    while socket.exists() and time.monotonic() < until:
+    while path.exists() and time.monotonic() < until:
         time.sleep(0.05)
-    if socket.exists():
+    if path.exists():
         raise ConfigError(f"the agent has not stopped after {wait:.0f} s; see its log")
     typer.echo("the agent has stopped")
 
 
 @app.command()
 def status(
-    socket: Socket = SOCKET,
+    socket: Socket = None,
     as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Keep the screen up to date until Ctrl-C; with --json, a line a time.")
+    ] = False,
+    interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks of --watch.")] = 1.0,
+    config: flags.Config = None,
 ) -> None:
     """Show edges, routes, names, tunnels and flows; and what was refused, with its reason."""
     from warren.agent.control import ask
+    from warren.agent.status import screen
 
-    said = ask(socket, {"do": "status"})
+    path = settings(config, {"socket": socket}).socket
+    if watch:
+        from warren.agent.watch import watch as keep_watching
+
+        keep_watching(path, interval, as_json=as_json)
+        return
+    said = ask(path, {"do": "status"})
     if as_json:
         typer.echo(json.dumps(said, indent=2))
         return
     from rich.console import Console
 
-    from warren.agent.status import screen
-
     Console().print(screen(said))
+
+
+@app.command()
+def unenrol(state: State = None, socket: Socket = None, config: flags.Config = None, yes: flags.Yes = False) -> None:
+    """Forget the enrolment: remove this device's key and everything else of it from the state directory.
+
+    The edge still knows the device until `warren device delete NAME` there. The agent may not be running.
+    """
+    from warren.agent.unenrol import found, unenrol
+
+    said = settings(config, {"state_dir": state, "socket": socket})
+    there = found(said.state)
+    if not there:
+        raise ConfigError(f"this device is not enrolled: there is nothing of it in {said.state}")
+    if not yes:
+        typer.echo(f"To be removed from {said.state}: {', '.join(path.name for path in there)}", err=True)
+        typer.confirm("This device will have to enrol anew, with a new key. Go on?", abort=True, err=True)
+    name = unenrol(said.state, said.socket)
+    typer.echo(f"{name} is not enrolled any more. At the edge:  warren device delete {name}")
+
+
+@app.command("config")
+def show_config(config: flags.Config = None) -> None:
+    """Check the file of settings, and show what it comes to, as JSON."""
+    from warren.fabric.daemon.settings import plain
+
+    typer.echo(json.dumps(plain(settings(config, {})), indent=2))
+
+
+@service.command("install")
+def install_service(
+    config: flags.Config = None,
+    show: units.Print = False,
+    start: units.Start = True,
+    directory: units.UnitDirectory = units.UNITS,
+) -> None:
+    """Write a hardened systemd unit, and start it where systemd runs. --print shows it."""
+    from warren.agent.service import unit
+
+    units.install(unit(settings(config, {}), config), directory, start=start, show=show)
+
+
+@service.command("uninstall")
+def uninstall_service(directory: units.UnitDirectory = units.UNITS) -> None:
+    """Stop the service, and remove its unit. Settings and state stay."""
+    units.uninstall("agent", directory)
+
+
+@app.command()
+def diag(file: diagnosis.File, config: flags.Config = None) -> None:
+    """Write one archive for whoever is to find out what is wrong: without keys and tokens."""
+    from warren.agent.control import ask
+
+    said = settings(config, {})
+
+    def told() -> str:
+        return diagnosis.as_json(ask(said.socket, {"do": "status"}))
+
+    def journal() -> str:
+        return (said.state / "host.journal").read_text()
+
+    diagnosis.write(file, "agent", said, {"status.json": told, "host.journal": journal})

@@ -2,34 +2,51 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from warren.fabric.core.errors import ConfigError, DeniedError
+from warren.fabric.daemon.settings import LogSettings
 from warren.fabric.identity import files, keys, statements
 
 STATE = Path("/var/lib/warren/agent")
 SOCKET = Path("/run/warren/agent.sock")
 
 
-@dataclass(frozen=True, slots=True)
-class AgentConfig:
-    """What `warren agent up` runs with."""
+class Cidr(str):
+    """A network as text: 10.10.0.0/16."""
 
-    state: Path = STATE
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: object) -> Cidr:
+        """Raises ValueError."""
+        try:
+            return cls(ipaddress.ip_network(str(text)))
+        except ValueError as error:
+            raise ValueError(f"{error}; use a CIDR such as 10.10.0.0/16") from None
+
+
+class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What `warren agent up` runs with: agent.yaml and the flags."""
+
+    state: Path = msgspec.field(default=STATE, name="state_dir")
     socket: Path = SOCKET
     interface: str = "warren0"
-    include: tuple[str, ...] = ()
+    include: tuple[Cidr, ...] = ()
     """CIDRs to capture; none: all that the edge routes."""
-    exclude: tuple[str, ...] = ()
+    exclude: tuple[Cidr, ...] = ()
     """CIDRs that are not captured, whatever the edge routes; stronger than `include`."""
     dns: bool = True
     """Whether the system resolver is pointed at the agent."""
     engine: str | None = None
+    log: LogSettings = LogSettings()
 
 
 @dataclass(frozen=True, slots=True)

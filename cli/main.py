@@ -6,7 +6,9 @@ command line or the configuration is wrong; 130 Ctrl-C. `--debug` or WARREN_DEBU
 
 from __future__ import annotations
 
+import enum
 import importlib
+import json as json_text
 import os
 import platform
 import sys
@@ -17,6 +19,7 @@ from importlib import metadata
 from typing import Annotated, Any
 
 import typer
+from typer.completion import completion_init, get_completion_script  # type: ignore[attr-defined]  # not in __all__
 from typer.core import TyperGroup
 
 from warren.fabric.core.errors import ConfigError, WarrenError
@@ -24,6 +27,8 @@ from warren.fabric.core.errors import ConfigError, WarrenError
 FAILED = 1
 WRONG = 2
 INTERRUPTED = 130
+COMPLETE = "_WARREN_COMPLETE"
+"""Set by the shell when it wants words completed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,14 @@ PARTS = {
 }
 
 
+class Shell(enum.Enum):
+    """Shells that complete."""
+
+    BASH = "bash"
+    ZSH = "zsh"
+    FISH = "fish"
+
+
 class Parts(TyperGroup):
     """A group whose sub-commands are imported when they are asked for."""
 
@@ -62,6 +75,7 @@ class Parts(TyperGroup):
 
 app = typer.Typer(
     cls=Parts,
+    add_completion=False,
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
@@ -84,14 +98,33 @@ def root(
 
 
 @app.command()
-def version() -> None:
+def version(json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False) -> None:
     """Show the versions of Warren and of Python."""
-    typer.echo(f"warren {_version()} (Python {platform.python_version()}, {platform.system()} {platform.machine()})")
+    said = {
+        "warren": _version(),
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+    }
+    text = f"warren {said['warren']} (Python {said['python']}, {said['system']} {said['machine']})"
+    typer.echo(json_text.dumps(said) if json else text)
+
+
+@app.command(epilog='Example, for bash, in ~/.bashrc:  `eval "$(warren completion bash)"`')
+def completion(shell: Annotated[Shell, typer.Argument(help="Your shell.")]) -> None:
+    """Print what makes your shell complete Warren's commands and options.
+
+    fish: `warren completion fish > ~/.config/fish/completions/warren.fish`; zsh: after `compinit` in ~/.zshrc,
+    `eval "$(warren completion zsh)"`.
+    """
+    typer.echo(get_completion_script(prog_name="warren", complete_var=COMPLETE, shell=shell.value))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; gives its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if COMPLETE in os.environ:
+        completion_init()
     try:
         result = typer.main.get_command(app)(args=list(arguments), prog_name="warren", standalone_mode=False)
     except Exception as error:

@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import socket
+from contextlib import AsyncExitStack
 from dataclasses import replace
 
 import structlog
@@ -15,7 +16,9 @@ from warren import __version__
 from warren.connector.config import ConnectorConfig
 from warren.connector.flows import Counts, Flows, elapsed
 from warren.connector.gate import Gate
+from warren.connector.health import families, own_listeners_spared, ready
 from warren.connector.resolve import take_names_as_they_are
+from warren.fabric.aio import logs
 from warren.fabric.aio.circuits import CircuitSocket, PeerPath
 from warren.fabric.aio.node import Identity, Node
 from warren.fabric.core.connector_peer import ConnectorPeer
@@ -27,6 +30,8 @@ from warren.fabric.core.messages.attachment import Offer
 from warren.fabric.core.messages.peer import LABEL, Prove
 from warren.fabric.core.peer import PeerClosed, PeerEvent, PeerReady
 from warren.fabric.core.reasons import Reason
+from warren.fabric.daemon.health import Health, serve_health
+from warren.fabric.daemon.systemd import notify
 from warren.fabric.engines import engine
 from warren.fabric.identity import certificates, keys, proof, tokens
 from warren.fabric.identity.grants import Verifier
@@ -63,11 +68,11 @@ class AgentAtDoor:
 class Connector:
     """One running replica of a tunnel."""
 
-    def __init__(self, config: ConnectorConfig) -> None:
+    def __init__(self, config: ConnectorConfig, token_text: str) -> None:
         """Raises ConfigError for a bad token."""
         self._loop = asyncio.get_running_loop()
         self._engine = engine(config.engine)
-        token = tokens.parse_tunnel_token(config.token)
+        token = tokens.parse_tunnel_token(token_text)
         self.token = token
         key = keys.generate()
         raw = keys.public(key)
@@ -77,7 +82,7 @@ class Connector:
             ServerConfig((ALPN,), *shown, replace(PEER_LIMITS, datagrams=datagrams)) for datagrams in (False, True)
         ]
         """By the index of the circuit socket: TCP flows, UDP and ICMP flows."""
-        self.gate = Gate(token.tunnel, Verifier(token.network, token.edges()), config.ceiling)
+        self.gate = Gate(token.tunnel, Verifier(token.network, token.edges()), own_listeners_spared(config))
         self.counts = Counts()
         self._budget = Budget()
         self._doors: dict[bytes, AgentAtDoor] = {}
@@ -112,6 +117,10 @@ class Connector:
                 node.health(self.counts.open, self.draining)
             except WireError as error:
                 log.warning("the edge does not read", detail=str(error))
+
+    def __len__(self) -> int:
+        """Agents with a peer connection."""
+        return len(self._by_peer)
 
     # ---- what nodes tell ----
 
@@ -239,7 +248,7 @@ class Connector:
             await node.close()
 
 
-def run(config: ConnectorConfig) -> None:
+def run(config: ConnectorConfig, token: str) -> None:
     """Runs the connector in this process until SIGTERM (drains) or SIGINT (ends at once)."""
     import uvloop
 
@@ -255,10 +264,20 @@ def run(config: ConnectorConfig) -> None:
 
         loop.add_signal_handler(signal.SIGTERM, lambda: now.set() if stop.is_set() else stop.set())
         loop.add_signal_handler(signal.SIGINT, at_once)
-        connector = Connector(config)
-        connector.start()
+        logs.on_hangup(loop, at_once)
+        connector = Connector(config, token)
+        async with AsyncExitStack() as stack:
+            if config.metrics is not None:
+                state = Health(lambda: ready(connector), lambda: families(connector))
+                await stack.enter_async_context(serve_health(config.metrics, state))
+            connector.start()
+            notify("READY=1")
+            await life(connector, stop, now)
+
+    async def life(connector: Connector, stop: asyncio.Event, now: asyncio.Event) -> None:
         try:
             await stop.wait()
+            notify("STOPPING=1")
             if not now.is_set():
                 drained = asyncio.create_task(connector.drain(config.drain))
                 hurried = asyncio.create_task(now.wait())

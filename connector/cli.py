@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from warren.fabric.core.errors import ConfigError
+from warren.fabric.daemon import diag as diagnosis
+from warren.fabric.daemon import flags
+from warren.fabric.daemon import service as units
+
+if TYPE_CHECKING:
+    from warren.connector.config import ConnectorConfig
 
 app = typer.Typer(
     no_args_is_help=True, help="Run a connector inside a private network: it dials out and opens no port."
 )
+service = typer.Typer(no_args_is_help=True, help="The connector as a service of systemd.")
+app.add_typer(service, name="service")
+
+
+def settings(config: Path | None, given: Mapping[str, object]) -> ConnectorConfig:
+    """The file and the flags. Raises ConfigError."""
+    from warren.connector.config import ConnectorConfig
+    from warren.fabric.daemon.settings import read
+
+    return read(ConnectorConfig, "connector", config, given)
 
 
 @app.callback()
@@ -31,9 +49,13 @@ def run(
             "Repeat it for more. Without it: everything but loopback, link-local and metadata addresses."
         ),
     ] = None,
-    drain: Annotated[float, typer.Option(help="Seconds that open flows get to end after SIGTERM.")] = 30.0,
-    engine: Annotated[str | None, typer.Option(help="QUIC engine; the best one installed by default.")] = None,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    drain: Annotated[float | None, typer.Option(help="Seconds that open flows get to end after SIGTERM. [30]")] = None,
+    metrics: flags.Metrics = None,
+    engine: flags.Engine = None,
+    config: flags.Config = None,
+    log_level: flags.LogLevel = None,
+    log_file: flags.LogFile = None,
+    log_format: flags.LogFormat = None,
 ) -> None:
     """Run until SIGTERM.
 
@@ -43,12 +65,57 @@ def run(
     Example: warren connector run --token-file /etc/warren/office.token --allow 10.10.0.0/16
     """
     from warren.connector.app import run as run_connector
-    from warren.connector.config import ConnectorConfig, credential_file, read_token
-    from warren.connector.gate import Ceiling
     from warren.fabric.aio.logs import set_up
 
-    set_up(log_level)
-    source = token_file or credential_file("token")
-    if source is None:
-        raise ConfigError("no token: use --token-file FILE, or --token-file - for standard input")
-    run_connector(ConnectorConfig(read_token(source), Ceiling.parse(allow or []), engine, drain))
+    given = {
+        "token_file": token_file,
+        "allow": allow or None,
+        "drain": drain,
+        "metrics": metrics,
+        "engine": engine,
+        "log.level": log_level,
+        "log.file": log_file,
+        "log.format": log_format,
+    }
+    said = settings(config, given)
+    set_up(said.log.level, said.log.format, said.log.file)
+    run_connector(said, said.read_token(token_file))
+
+
+@app.command("config")
+def show_config(config: flags.Config = None) -> None:
+    """Check the file of settings, and show what it comes to, as JSON."""
+    from warren.fabric.daemon.settings import plain
+
+    typer.echo(json.dumps(plain(settings(config, {})), indent=2))
+
+
+@service.command("install")
+def install_service(
+    token_file: Annotated[
+        str | None, typer.Option("--token-file", metavar="FILE", help="The tunnel's token; systemd hands it over.")
+    ] = None,
+    config: flags.Config = None,
+    show: units.Print = False,
+    start: units.Start = True,
+    directory: units.UnitDirectory = units.UNITS,
+) -> None:
+    """Write a hardened systemd unit, and start it where systemd runs. --print shows it."""
+    from warren.connector.service import unit
+
+    units.install(unit(settings(config, {}), config, token_file), directory, start=start, show=show)
+
+
+@service.command("uninstall")
+def uninstall_service(directory: units.UnitDirectory = units.UNITS) -> None:
+    """Stop the service, and remove its unit. Settings and state stay."""
+    units.uninstall("connector", directory)
+
+
+@app.command()
+def diag(file: diagnosis.File, config: flags.Config = None) -> None:
+    """Write one archive for whoever is to find out what is wrong: without keys and tokens.
+
+    With `metrics` in the settings, what the running connector says of itself is in it.
+    """
+    diagnosis.write(file, "connector", settings(config, {}), {})

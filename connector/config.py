@@ -5,36 +5,57 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import msgspec
 
 from warren.connector.gate import Ceiling
 from warren.fabric.core.errors import ConfigError
+from warren.fabric.daemon.settings import Endpoint, LogSettings
 
 TOKEN_LIMIT = 16_384
 """Bytes of a token file that are read; a token has about 1,200."""
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectorConfig:
-    """What `warren connector run` runs with."""
+class ConnectorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What `warren connector run` runs with: connector.yaml and the flags."""
 
-    token: str
-    ceiling: Ceiling
-    engine: str | None = None
-    drain: float = 30.0
+    token_file: str = ""
+    """File of the tunnel's token; "-": standard input. What systemd passes as a credential comes before it."""
+    ceiling: Ceiling = msgspec.field(default_factory=Ceiling, name="allow")
+    drain: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 30.0
     """Seconds that flows get to end after SIGTERM."""
+    engine: str | None = None
+    metrics: Endpoint | None = None
+    """Where /ready and /metrics are served; None: nowhere."""
+    log: LogSettings = LogSettings()
+
+    def read_token(self, given: str | None = None) -> str:
+        """The token: from the file that a flag gave, systemd's credential, or the file in the settings, in this order.
+
+        Raises ConfigError.
+        """
+        if given is None and (passed := credential_file("token")) is not None:
+            return read_token(passed, private=False)
+        source = given or self.token_file
+        if not source:
+            raise ConfigError("no token: use --token-file FILE, or --token-file - for standard input")
+        return read_token(source)
 
 
-def read_token(source: str) -> str:
-    """The token in a file of mode 0600 (or stricter), or on standard input for "-". Raises ConfigError."""
+def read_token(source: str, *, private: bool = True) -> str:
+    """The token in a file, or on standard input for "-". Raises ConfigError, also for a file that others can read.
+
+    `private=False`: not looked at. Systemd's credentials carry an ACL, which shows as a group's permission.
+    """
     if source == "-":
         text = sys.stdin.read(TOKEN_LIMIT)
     else:
         path = Path(source)
         try:
             mode = path.stat().st_mode
-            if mode & (stat.S_IRWXG | stat.S_IRWXO):
+            if private and mode & (stat.S_IRWXG | stat.S_IRWXO):
                 raise ConfigError(f"{path} can be read by others (mode {stat.S_IMODE(mode):o}): chmod 600 {path}")
             with path.open() as file:
                 text = file.read(TOKEN_LIMIT)

@@ -8,6 +8,7 @@ unless the ceiling names them (protocol.md, section 4).
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from warren.fabric.core import dnsrecords, dnswire
@@ -19,6 +20,9 @@ from warren.fabric.identity.keys import thumbprint
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+Own = Callable[[IPAddress, int], bool]
+"""(address, port) → whether the connector listens there."""
 
 RESERVED: tuple[Network, ...] = tuple(
     ipaddress.ip_network(text)
@@ -44,6 +48,11 @@ class Allowed:
     network: Network
     ports: tuple[tuple[int, int], ...] = ()
 
+    def __str__(self) -> str:
+        ports = ",".join(f"{low}-{high}" if high > low else str(low) for low, high in self.ports)
+        network = f"[{self.network}]" if self.network.version == 6 else str(self.network)
+        return f"{network}:{ports}" if ports else network
+
     def covers(self, address: IPAddress, port: int) -> bool:
         if address.version != self.network.version or address not in self.network:
             return False
@@ -53,20 +62,33 @@ class Allowed:
 class Ceiling:
     """What the connector opens at most, whatever the edge grants. No entries: everything that is not reserved."""
 
-    def __init__(self, entries: tuple[Allowed, ...] = ()) -> None:
+    def __init__(self, entries: tuple[Allowed, ...] = (), own: Own = lambda address, port: False) -> None:
+        """`own`: whether the connector itself listens there; only an entry for that one address opens it."""
         self._entries = entries
+        self._own = own
+
+    def sparing(self, own: Own) -> Ceiling:
+        """The same, and nothing of the connector's own."""
+        return Ceiling(self._entries, own)
 
     @classmethod
-    def parse(cls, texts: list[str]) -> Ceiling:
+    def parse(cls, texts: object) -> Ceiling:
         """From `--allow` values such as "10.10.0.0/16:443,5432" or "[fd00::/8]:22". Raises ConfigError."""
-        return cls(tuple(_entry(text) for text in texts))
+        if not isinstance(texts, list | tuple):
+            raise ConfigError("a list is wanted, such as [10.10.0.0/16]")
+        return cls(tuple(_entry(str(text)) for text in texts))
+
+    def __str__(self) -> str:
+        return " ".join(map(str, self._entries)) or "everything but reserved addresses"
 
     def check(self, address: IPAddress, port: int) -> None:
         """Raises DeniedError: CEILING, RESERVED_ADDRESS."""
         if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
             address = address.ipv4_mapped
-        named = any(entry.covers(address, port) for entry in self._entries)
-        if named:
+        covering = [entry for entry in self._entries if entry.covers(address, port)]
+        if not any(entry.network.num_addresses == 1 for entry in covering) and self._own(address, port):
+            raise DeniedError(Reason.RESERVED_ADDRESS, f"{address} port {port} is the connector's own")
+        if covering:
             return
         if any(address.version == network.version and address in network for network in RESERVED):
             raise DeniedError(Reason.RESERVED_ADDRESS, str(address))
@@ -75,7 +97,7 @@ class Ceiling:
 
 
 def _entry(text: str) -> Allowed:
-    advice = f"--allow {text}: use CIDR or CIDR:PORTS, such as 10.10.0.0/16 or 10.10.0.0/16:443,8000-8999"
+    advice = f"{text}: use CIDR or CIDR:PORTS, such as 10.10.0.0/16 or 10.10.0.0/16:443,8000-8999"
     if text.startswith("["):
         network, bracket, ports = text[1:].partition("]")
         if not bracket or (ports and not ports.startswith(":")):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import time
 from contextlib import AsyncExitStack
 
@@ -17,6 +16,7 @@ from warren.edge.api.context import Identity
 from warren.edge.api.server import serve
 from warren.edge.config import EdgeConfig
 from warren.edge.connections import Connections
+from warren.edge.health import families, ready
 from warren.edge.judge.admission import ConnectorNode, Doorkeeper, Shown
 from warren.edge.judge.resolver import JudgeResolver
 from warren.edge.judge.sessions import Authority, Sessions
@@ -29,11 +29,14 @@ from warren.edge.switch.attachments import Attachments
 from warren.edge.switch.circuits import Circuits
 from warren.edge.switch.forward import Forwarder
 from warren.edge.switch.model import Admission
+from warren.fabric.aio import logs
 from warren.fabric.aio.udp import SOL_UDP, UDP_SEGMENT, open_socket
 from warren.fabric.core.engine import Address, Batch, Limits, ServerConfig
 from warren.fabric.core.errors import DeniedError
 from warren.fabric.core.messages.attachment import LABEL, Attach
 from warren.fabric.core.reasons import Reason
+from warren.fabric.daemon.health import Health, serve_health
+from warren.fabric.daemon.systemd import notify
 from warren.fabric.engines import engine
 from warren.fabric.identity import keys
 
@@ -50,7 +53,7 @@ class Edge:
     def __init__(self, config: EdgeConfig, credentials: Credentials, repository: Repository) -> None:
         """Raises ConfigError if the port can't be had."""
         self._loop = asyncio.get_running_loop()
-        self._repository = repository
+        self.repository = repository
         self.socket = open_socket((config.listen_host, config.listen_port or credentials.edge.port))
         now = self._loop.time()
         doorkeeper = Doorkeeper(credentials.network, credentials.leaf, lambda: repository.snapshot)
@@ -64,8 +67,8 @@ class Edge:
         self.forwarder = Forwarder(self.circuits)
         attachments = Attachments(self.circuits, self._admit)
         server = ServerConfig((ALPN,), credentials.chain, credentials.key, ATTACH_LIMITS, retry=True)
-        endpoint = engine(config.engine).endpoint(server, now)
-        self.connections = Connections(endpoint, boot, self.sessions, attachments, self._send)
+        self.endpoint = engine(config.engine).endpoint(server, now)
+        self.connections = Connections(self.endpoint, boot, self.sessions, attachments, self._send)
         self._timer: asyncio.TimerHandle | None = None
         self._writing = False
         repository.on_change = self._changed
@@ -89,7 +92,7 @@ class Edge:
             said = self._verifier.permit(permit, time.time())
         except DeniedError as error:
             return error.reason
-        snapshot = self._repository.snapshot
+        snapshot = self.repository.snapshot
         thumbprint = keys.thumbprint(key)
         if said.thumbprint != thumbprint or snapshot.device(thumbprint) is None:
             return Reason.DEVICE_UNKNOWN
@@ -146,7 +149,7 @@ class Edge:
         self._rearm()
 
     async def close(self) -> None:
-        self._repository.on_change = lambda snapshot, change: None
+        self.repository.on_change = lambda snapshot, change: None
         self.connections.close()
         if self._timer is not None:
             self._timer.cancel()
@@ -168,10 +171,14 @@ async def serve_edge(config: EdgeConfig, stop: asyncio.Event) -> None:
         addresses = tuple(str(edge) for edge in credentials.edges.edges)
         identity = Identity(credentials.fingerprint, credentials.network, addresses)
         await stack.enter_async_context(serve(create_app(repository, edge.sessions, identity), config.admin_socket))
+        if config.metrics is not None:
+            state = Health(lambda: ready(edge), lambda: families(edge))
+            await stack.enter_async_context(serve_health(config.metrics, state))
         host, port = edge.socket.getsockname()[:2]
         log.info("edge runs", listen=f"{host}:{port}", admin=str(config.admin_socket), edge=credentials.edge.id)
-        _tell_systemd("READY=1")
+        notify("READY=1")
         await stop.wait()
+        notify("STOPPING=1")
         log.info("edge stops")
 
 
@@ -184,16 +191,7 @@ def run(config: EdgeConfig) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
+        logs.on_hangup(loop, stop.set)
         await serve_edge(config, stop)
 
     uvloop.run(main())
-
-
-def _tell_systemd(state: str) -> None:
-    """sd_notify(3): one datagram to NOTIFY_SOCKET, where there is one."""
-    path = os.environ.get("NOTIFY_SOCKET")
-    if not path:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.connect("\0" + path[1:] if path.startswith("@") else path)
-        sock.sendall(state.encode())

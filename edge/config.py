@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
 from pathlib import Path
 
-from warren.fabric.core.errors import ConfigError
+import msgspec
+
+from warren.fabric.daemon.settings import Endpoint, LogSettings
 
 STATE_DIRECTORY = Path("/var/lib/warren/edge")
 ADMIN_SOCKET = Path("/run/warren/edge.sock")
@@ -14,9 +15,8 @@ PORT = 4433
 """UDP port of an edge unless `--public` says another: what QUIC is often tried on, and free of privileges."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EdgeConfig:
-    """Everything that `warren edge run` knows from outside. Raises ConfigError when made of something else."""
+class EdgeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Everything that `warren edge run` knows from outside: edge.yaml and the flags."""
 
     state_dir: Path = STATE_DIRECTORY
     """What `warren edge init` made: keys, certificates, the list of edges, the store."""
@@ -24,14 +24,17 @@ class EdgeConfig:
     """IP address of the UDP sockets."""
     listen_port: int = 0
     """UDP port; 0: the one that the list of edges gives this edge."""
-    admin_socket: Path = ADMIN_SOCKET
+    admin_socket: Path = msgspec.field(default=ADMIN_SOCKET, name="socket")
     engine: str | None = None
     """QUIC engine; None: the best one installed."""
+    metrics: Endpoint | None = None
+    """Where /ready and /metrics are served; None: nowhere."""
+    log: LogSettings = LogSettings()
 
     def __post_init__(self) -> None:
         try:
             ipaddress.ip_address(self.listen_host)
         except ValueError:
-            raise ConfigError(f"--listen-host {self.listen_host}: an IP address of this host is needed") from None
+            raise ValueError(f"listen_host {self.listen_host}: an IP address of this host is needed") from None
         if not 0 <= self.listen_port <= 65_535:
-            raise ConfigError(f"--listen-port {self.listen_port}: 1 to 65535, or 0 for the port in the list of edges")
+            raise ValueError(f"listen_port {self.listen_port}: 1 to 65535, or 0 for the port in the list of edges")

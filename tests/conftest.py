@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-import structlog
+
+from warren.fabric.aio import logs as set_up_logs
 
 
 @pytest.fixture(autouse=True)
 def logs() -> Iterator[None]:
     """A command that sets up logs binds them to the standard error of its own test, which is closed after it."""
     yield
-    structlog.reset_defaults()
+    set_up_logs.reset()

@@ -33,6 +33,7 @@ def add(
     ] = None,
     socket: options.Socket = options.SOCKET,
     admin_dir: options.AdminDir = options.ADMIN,
+    json: options.Json = False,
 ) -> None:
     """Add a device, and print the enrolment key that brings it in: once, within an hour.
 
@@ -49,9 +50,13 @@ def add(
         if target is not None:
             write_private(target, f"{key}\n".encode())
             undo.callback(target.unlink, missing_ok=True)
-        client.post("/v1/devices", {"name": name, "secret_hash": secret_hash(key.secret), "expires": key.expires})
+        made = client.post(
+            "/v1/devices", {"name": name, "secret_hash": secret_hash(key.secret), "expires": key.expires}
+        )
         undo.pop_all()
-    if target is None:
+    if json:
+        screen.show_json({**made, **({"key": str(key)} if target is None else {"key_file": str(target)})})
+    elif target is None:
         typer.echo(str(key))
     where = f"Its enrolment key is in {target}" if target else "Above is its enrolment key"
     screen.remark(f"Device {name} may come in. {where}; it works once, until {screen.moment(key.expires)}.")
@@ -129,7 +134,10 @@ def _labels(given: list[str] | None) -> list[str] | None:
 def delete(
     which: Annotated[str, typer.Argument(metavar="NAME", help="Name or id of the device.")],
     socket: options.Socket = options.SOCKET,
+    json: options.Json = False,
 ) -> None:
     """Delete a device: nothing that it opens from now on is let through."""
     device = Client(socket).delete("/v1/devices", which)
+    if json:
+        screen.show_json(device)
     screen.remark(f"Device {device['name']} ({device['id']}) was deleted.")

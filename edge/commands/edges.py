@@ -6,17 +6,22 @@ import asyncio
 import importlib
 import socket as sockets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from warren.edge import admin, archive, config, state
+from warren.edge import admin, archive, state
 from warren.edge.client import Client
 from warren.edge.commands import options, screen
+from warren.edge.config import PORT, EdgeConfig
 from warren.fabric.aio.logs import set_up
 from warren.fabric.core.errors import ConfigError
+from warren.fabric.daemon import diag as diagnosis
+from warren.fabric.daemon import flags
+from warren.fabric.daemon import service as units
+from warren.fabric.daemon.settings import plain, read
 from warren.fabric.identity import keys
 from warren.fabric.identity.statements import Edge
 
@@ -25,6 +30,29 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="The edge: the public host that judges and switches, and can't read what passes.",
 )
+service = typer.Typer(no_args_is_help=True, help="The edge as a service of systemd.")
+app.add_typer(service, name="service")
+
+OwnStateDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--state-dir",
+        metavar="DIR",
+        envvar="WARREN_STATE_DIR",
+        help="Where the edge keeps its state. [/var/lib/warren/edge]",
+    ),
+]
+OwnSocket = Annotated[
+    Path | None,
+    typer.Option(
+        "--socket", metavar="PATH", envvar="WARREN_SOCKET", help="The edge's admin socket. [/run/warren/edge.sock]"
+    ),
+]
+
+
+def settings(file: Path | None, given: Mapping[str, object]) -> EdgeConfig:
+    """The file and the flags. Raises ConfigError."""
+    return read(EdgeConfig, "edge", file, given)
 
 
 @app.command(epilog="Example:  `sudo warren edge init --public edge.example.net`")
@@ -33,9 +61,7 @@ def init(
         str,
         typer.Option("--public", metavar="HOST[:PORT]", help="Where devices and connectors reach this edge, over UDP."),
     ],
-    port: Annotated[int, typer.Option("--port", min=1, max=65_535, help="UDP port, if --public names none.")] = (
-        config.PORT
-    ),
+    port: Annotated[int, typer.Option("--port", min=1, max=65_535, help="UDP port, if --public names none.")] = PORT,
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="What you call it. [this host's name]")] = "",
     state_dir: options.StateDir = options.STATE,
     admin_dir: options.AdminDir = options.ADMIN,
@@ -61,29 +87,47 @@ def init(
 
 @app.command(epilog="Example:  `warren edge run --listen-host ::`")
 def run(
-    state_dir: options.StateDir = options.STATE,
+    state_dir: OwnStateDir = None,
     listen_host: Annotated[
-        str, typer.Option("--listen-host", metavar="ADDRESS", help="IP address of the UDP socket; :: for IPv6.")
-    ] = config.EdgeConfig().listen_host,
+        str | None,
+        typer.Option("--listen-host", metavar="ADDRESS", help="IP address of the UDP socket; :: for IPv6. [0.0.0.0]"),
+    ] = None,
     listen_port: Annotated[
-        int, typer.Option("--listen-port", metavar="PORT", help="UDP port; 0: the one that `init` was told.")
-    ] = 0,
-    socket: options.Socket = options.SOCKET,
-    engine: Annotated[str | None, typer.Option("--engine", help="QUIC engine. [the best one installed]")] = None,
-    log_level: Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")] = "info",
+        int | None,
+        typer.Option("--listen-port", metavar="PORT", help="UDP port; 0: the one that `init` was told. [0]"),
+    ] = None,
+    socket: OwnSocket = None,
+    metrics: flags.Metrics = None,
+    engine: flags.Engine = None,
+    config: flags.Config = None,
+    log_level: flags.LogLevel = None,
+    log_file: flags.LogFile = None,
+    log_format: flags.LogFormat = None,
 ) -> None:
     """Run the edge in the foreground, until SIGTERM or Ctrl-C."""
-    settings = config.EdgeConfig(
-        state_dir=state_dir,
-        listen_host=listen_host,
-        listen_port=listen_port,
-        admin_socket=socket,
-        engine=engine,
-    )
-    set_up(log_level)
-    if not (state_dir / state.KEY).exists():
-        raise ConfigError(f"there is no edge in {state_dir}: make one with `warren edge init`, or give --state-dir")
-    importlib.import_module("warren.edge.app").run(settings)
+    given = {
+        "state_dir": state_dir,
+        "listen_host": listen_host,
+        "listen_port": listen_port,
+        "socket": socket,
+        "metrics": metrics,
+        "engine": engine,
+        "log.level": log_level,
+        "log.file": log_file,
+        "log.format": log_format,
+    }
+    said = settings(config, given)
+    set_up(said.log.level, said.log.format, said.log.file)
+    if not (said.state_dir / state.KEY).exists():
+        missing = f"there is no edge in {said.state_dir}: make one with `warren edge init`, or give --state-dir"
+        raise ConfigError(missing)
+    importlib.import_module("warren.edge.app").run(said)
+
+
+@app.command("config", epilog="Example:  `warren edge config --config edge.yaml`")
+def show_config(config: flags.Config = None) -> None:
+    """Check the file of settings, and show what it comes to, as JSON."""
+    screen.show_json(plain(settings(config, {})))
 
 
 @app.command(epilog="Example:  `warren edge info --json`")
@@ -171,3 +215,35 @@ def _store_maker() -> Callable[[Path], None]:
             await repository.close()
 
     return lambda path: asyncio.run(make(path))
+
+
+@service.command("install")
+def install_service(
+    config: flags.Config = None,
+    show: units.Print = False,
+    start: units.Start = True,
+    directory: units.UnitDirectory = units.UNITS,
+) -> None:
+    """Write a hardened systemd unit, and start it where systemd runs. --print shows it."""
+    from warren.edge.service import unit
+
+    units.install(unit(settings(config, {}), config), directory, start=start, show=show)
+
+
+@service.command("uninstall")
+def uninstall_service(directory: units.UnitDirectory = units.UNITS) -> None:
+    """Stop the service, and remove its unit. Settings and state stay."""
+    units.uninstall("edge", directory)
+
+
+@app.command()
+def diag(file: diagnosis.File, config: flags.Config = None) -> None:
+    """Write one archive for whoever is to find out what is wrong: without keys and tokens."""
+    said = settings(config, {})
+    client = Client(said.admin_socket)
+
+    def asked(what: str) -> Callable[[], str]:
+        return lambda: diagnosis.as_json(client.get(f"/v1/{what}"))
+
+    pages = ("info", "tunnels", "routes", "devices")
+    diagnosis.write(file, "edge", said, {f"{what}.json": asked(what) for what in pages})

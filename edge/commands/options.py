@@ -36,7 +36,7 @@ StateDir = Annotated[
         help="Where the edge keeps its state.",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 SOCKET = ADMIN_SOCKET
 ADMIN = ADMIN_DIRECTORY

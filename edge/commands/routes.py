@@ -38,9 +38,10 @@ def add_ip(
     vnet: Vnet = "default",
     comment: Comment = "",
     socket: options.Socket = options.SOCKET,
+    json: options.Json = False,
 ) -> None:
     """Lead a CIDR through a tunnel."""
-    _add(socket, {"kind": "ip", "value": network(cidr), "tunnel": tunnel, "vnet": vnet, "comment": comment})
+    _add(socket, {"kind": "ip", "value": network(cidr), "tunnel": tunnel, "vnet": vnet, "comment": comment}, json)
 
 
 @host.command("add", epilog="Example:  `warren route host add payroll.internal --tunnel office`")
@@ -52,9 +53,10 @@ def add_host(
     vnet: Vnet = "default",
     comment: Comment = "",
     socket: options.Socket = options.SOCKET,
+    json: options.Json = False,
 ) -> None:
     """Lead a hostname through a tunnel."""
-    _add(socket, {"kind": "host", "value": name, "tunnel": tunnel, "vnet": vnet, "comment": comment})
+    _add(socket, {"kind": "host", "value": name, "tunnel": tunnel, "vnet": vnet, "comment": comment}, json)
 
 
 @ip.command("list", epilog="Example:  `warren route ip list --json`")
@@ -108,9 +110,10 @@ def delete_ip(
     tunnel: OnlyTunnel = "",
     vnet: OnlyVnet = "",
     socket: options.Socket = options.SOCKET,
+    json: options.Json = False,
 ) -> None:
     """Delete a route by address."""
-    _delete(socket, "ip", which, tunnel, vnet)
+    _delete(socket, "ip", which, tunnel, vnet, json)
 
 
 @host.command("delete", epilog="Example:  `warren route host delete payroll.internal`")
@@ -119,9 +122,10 @@ def delete_host(
     tunnel: OnlyTunnel = "",
     vnet: OnlyVnet = "",
     socket: options.Socket = options.SOCKET,
+    json: options.Json = False,
 ) -> None:
     """Delete a route by hostname."""
-    _delete(socket, "host", which, tunnel, vnet)
+    _delete(socket, "host", which, tunnel, vnet, json)
 
 
 def network(text: str) -> str:
@@ -135,8 +139,10 @@ def network(text: str) -> str:
     return str(found)
 
 
-def _add(socket: Any, body: dict[str, str]) -> None:
+def _add(socket: Any, body: dict[str, str], json: bool) -> None:
     route = Client(socket).post("/v1/routes", body)
+    if json:
+        screen.show_json(route)
     screen.remark(f"{route['value']} leads through tunnel {route['tunnel']['name']} now ({route['id']}).")
     if route.get("warning"):
         screen.remark(f"Beware: {route['warning']}.")
@@ -163,7 +169,7 @@ def _list(socket: Any, kind: str, json: bool) -> None:
     screen.show_table(("DESTINATION", "TUNNEL", "VNET", "CREATED", "ID", "COMMENT"), rows, nothing)
 
 
-def _delete(socket: Any, kind: str, which: str, tunnel: str, vnet: str) -> None:
+def _delete(socket: Any, kind: str, which: str, tunnel: str, vnet: str, json: bool) -> None:
     """By value it is found here; the edge knows ids only."""
     client = Client(socket)
     found = [
@@ -182,6 +188,8 @@ def _delete(socket: Any, kind: str, which: str, tunnel: str, vnet: str) -> None:
         listed = screen.choices(found, ("vnet", "tunnel.name", "id"))
         raise EdgeError(f"{len(found)} routes are for {which[:80]}: give --vnet, --tunnel, or an id of {listed}")
     route = client.delete("/v1/routes", found[0]["id"])
+    if json:
+        screen.show_json(route)
     screen.remark(f"{route['value']} leads through tunnel {route['tunnel']['name']} no more.")
 
 

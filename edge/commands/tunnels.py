@@ -35,6 +35,7 @@ def create(
     print_token: Annotated[bool, typer.Option("--print-token", help="Print the token instead of writing it.")] = False,
     socket: options.Socket = options.SOCKET,
     admin_dir: options.AdminDir = options.ADMIN,
+    json: options.Json = False,
 ) -> None:
     """Make a tunnel and its token.
 
@@ -56,8 +57,11 @@ def create(
         if target is not None:
             write_private(target, f"{tunnel.token}\n".encode())
             undo.callback(target.unlink, missing_ok=True)
-        client.post("/v1/tunnels", body)
+        made = client.post("/v1/tunnels", body)
         undo.pop_all()
+    if json:
+        screen.show_json({**made, **({"token": str(tunnel.token)} if target is None else {"token_file": str(target)})})
+        return
     if target is None:
         typer.echo(str(tunnel.token))
         return
@@ -96,9 +100,12 @@ def delete(
     which: Annotated[str, typer.Argument(metavar="NAME", help="Name or id of the tunnel.")],
     force: Annotated[bool, typer.Option("--force", help="Delete the routes that lead to it, too.")] = False,
     socket: options.Socket = options.SOCKET,
+    json: options.Json = False,
 ) -> None:
     """Delete a tunnel; its connectors are turned away."""
     tunnel = Client(socket).delete("/v1/tunnels", which, "?force=true" if force else "")
+    if json:
+        screen.show_json(tunnel)
     screen.remark(f"Tunnel {tunnel['name']} ({tunnel['id']}) was deleted; its token is worth nothing now.")
 
 

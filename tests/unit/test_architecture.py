@@ -25,6 +25,7 @@ FABRIC_MAY_IMPORT = {
     "identity": {"identity", "core"},
     "engines": {"engines", "identity", "core"},
     "aio": {"aio", "engines", "identity", "core"},
+    "daemon": {"daemon", "aio", "identity", "core"},
 }
 DNSFILTER_SHELL_MAY_IMPORT = {"core", "aio"}
 """Of fabric. Its core knows fabric.core only; the shell also sets up logs."""

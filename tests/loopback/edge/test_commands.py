@@ -316,3 +316,23 @@ def test_files_that_are_open_or_missing_are_told(away: Desk) -> None:
     assert "IP address" in away.refused("edge", "run", "--listen-host", "edge.example.net", code=2)
     assert "--log-level" in away.refused("edge", "run", "--log-level", "loud", code=2)
     assert os.listdir() == []
+
+
+def test_what_changes_something_tells_it_as_json_too(desk: Desk) -> None:
+    tunnel = desk.json("tunnel", "create", "one")
+    assert tunnel["name"] == "one"
+    assert tunnel["token_file"] == "one.token"
+    assert "token" not in tunnel
+    printed = desk.json("tunnel", "create", "two", "--print-token")
+    assert parse_tunnel_token(printed["token"]).tunnel == printed["id"]
+    device = desk.json("device", "add", "laptop")
+    assert parse_enrolment_key(device["key"])
+    assert device["name"] == "laptop"
+    assert "secret_hash" not in device
+    route = desk.json("route", "ip", "add", "10.10.0.0/16", "--tunnel", "one")
+    assert (route["value"], route["tunnel"]["id"]) == ("10.10.0.0/16", tunnel["id"])
+    assert desk.json("route", "host", "add", "payroll.internal", "--tunnel", "one")["kind"] == "host"
+    assert desk.json("route", "ip", "delete", "10.10.0.0/16")["id"] == route["id"]
+    assert desk.json("route", "host", "delete", "payroll.internal")["value"] == "payroll.internal"
+    assert desk.json("device", "delete", "laptop")["id"] == device["id"]
+    assert desk.json("tunnel", "delete", "one")["id"] == tunnel["id"]

@@ -195,4 +195,4 @@ def test_the_ceiling_names_networks_and_ports(address: str, port: int, reason: R
 def test_a_bad_ceiling_is_one_line(text: str) -> None:
     with pytest.raises(ConfigError) as error:
         Ceiling.parse([text])
-    assert "\n" not in str(error.value) and f"--allow {text}" in str(error.value)
+    assert "\n" not in str(error.value) and f"{text}: use CIDR or CIDR:PORTS" in str(error.value)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.lab import apps
-from tests.lab.test_flows import CURL
+from tests.lab.thread.test_flows import CURL
 from warren.lab import wait_until
 from warren.lab.deployment import Deployment
 from warren.lab.host import Host
@@ -46,13 +46,14 @@ def wait_until_as_it_was(host: Host, before: dict[str, str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def before(deployment: Deployment) -> dict[str, str]:
+def before(deployment: Deployment) -> Iterator[dict[str, str]]:
     """The laptop without an agent."""
     deployment.warren(deployment.laptop, "agent", "down")
     deployment.daemons["agent"].wait()
     found = state(deployment.laptop)
     assert "warren" not in "".join(found.values())
-    return found
+    yield found
+    deployment.run_agent()
 
 
 @pytest.fixture

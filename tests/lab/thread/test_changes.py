@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.lab import apps
-from tests.lab.test_flows import CURL
+from tests.lab.thread.test_flows import CURL
 from warren.lab import wait_until
 from warren.lab.deployment import Deployment
 from warren.lab.host import Host

@@ -104,10 +104,13 @@ def test_connecting_ends_at_once_as_beside_the_origin(
 
 def test_a_silent_origin_times_out_when_the_apps_own_kernel_gives_up(deployment: Deployment, laptop: Host) -> None:
     laptop.run(["sysctl", "-qw", f"net.ipv4.tcp_syn_retries={RETRIES}"])
-    with ThreadPoolExecutor() as pool:
-        beside = pool.submit(apps.connect, deployment.connector, "10.10.0.66", 80, retries=RETRIES)
-        away = pool.submit(apps.connect, laptop, "10.10.0.66", 80)
-        outcomes = beside.result(), away.result()
+    try:
+        with ThreadPoolExecutor() as pool:
+            beside = pool.submit(apps.connect, deployment.connector, "10.10.0.66", 80, retries=RETRIES)
+            away = pool.submit(apps.connect, laptop, "10.10.0.66", 80)
+            outcomes = beside.result(), away.result()
+    finally:
+        laptop.run(["sysctl", "-qw", "net.ipv4.tcp_syn_retries=6"])
     assert [outcome.error for outcome in outcomes] == ["ETIMEDOUT", "ETIMEDOUT"]
     assert all(GIVES_UP[0] < outcome.seconds < GIVES_UP[1] for outcome in outcomes), outcomes
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab.test_flows import CURL
+from tests.lab.thread.test_flows import CURL
 from warren.lab import wait_until
 from warren.lab.deployment import Deployment
 from warren.lab.host import Host

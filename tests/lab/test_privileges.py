@@ -1,0 +1,68 @@
+"""Daemons with no more powers than their units give them: everything works, and a killed agent leaves nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab.conftest import faults
+from tests.lab.test_flows import CURL
+from warren.agent.service import CAPABILITIES as AGENT
+from warren.connector.service import CAPABILITIES as CONNECTOR
+from warren.edge.service import CAPABILITIES as EDGE
+from warren.lab import Lab, wait_until
+from warren.lab.deployment import Deployment
+from warren.lab.host import Host
+from warren.lab.process import Process
+from warren.lab.services import PAGE, Services
+
+CAPABILITIES = {"agent": AGENT, "connector": CONNECTOR, "edge": EDGE}
+
+
+class Bounded(Deployment):
+    """Starts daemons as systemd would by their units: the capabilities, and the connector's own user."""
+
+    def start(self, role: str, host: Host, *words: str) -> Process:
+        kept = "".join(f",+{name.removeprefix('CAP_').lower()}" for name in CAPABILITIES[role])
+        bounded = ["setpriv", "--no-new-privs", f"--bounding-set=-all{kept}", "--inh-caps=-all"]
+        if role == "connector":
+            bounded += ["--reuid=nobody", "--regid=nogroup", "--clear-groups"]
+        process = self.daemons[role] = host.start([*bounded, "warren", *words], log=f"warren-{role}")
+        return process
+
+    def run_connector(self, *more: str) -> Process:
+        """Its user reads the token from a credential, as no other file is its own."""
+        self.connector.run(["chown", "-R", "nobody:nogroup", "/root"])
+        return super().run_connector(*more)
+
+
+@pytest.fixture(scope="module")
+def deployment(lab: Lab, services: Services) -> Iterator[Deployment]:
+    deployment = Bounded(lab)
+    deployment.up()
+    yield deployment
+    assert faults(lab) == {}
+
+
+def bounding_set(process: Process) -> int:
+    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    [found] = [line.split()[1] for line in lines if line.startswith("CapBnd:")]
+    return int(found, 16)
+
+
+def test_flows_and_names_work_with_the_units_capabilities(deployment: Deployment) -> None:
+    for role, process in deployment.daemons.items():
+        assert bin(bounding_set(process)).count("1") == len(CAPABILITIES[role])
+    assert deployment.laptop.run([*CURL, "http://10.10.0.10/"]).stdout == PAGE
+    assert deployment.laptop.run([*CURL, "http://payroll.internal/"]).stdout == PAGE
+    assert deployment.status()["dns"]["system"] == "set"
+
+
+def test_the_guardian_has_enough_of_them_too(deployment: Deployment) -> None:
+    laptop = deployment.laptop
+    ours = laptop.read("/etc/resolv.conf")
+    deployment.daemons["agent"].kill()
+    wait_until(lambda: laptop.read("/etc/resolv.conf") != ours, "the resolver as it was")
+    wait_until(lambda: "10.10.0.0/16" not in laptop.run(["ip", "route"]).stdout, "the routes as they were")
