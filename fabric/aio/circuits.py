@@ -77,7 +77,7 @@ class CircuitSocket:
             self.slot = Slot(self.index, slot_id, key, now, listens=self._listens)
         else:
             self.slot.attachment(True, now)
-        self._count(self.slot)
+        self.slot.circuits(len(self._paths))
         self._settle_slot()
         return fresh and bool(self._paths)
 
@@ -169,22 +169,16 @@ class CircuitSocket:
 
     # ---- paths ----
 
-    def _count(self, slot: Slot) -> None:
-        """Stays bound without circuits, too: the first packet of the next one must find its way through every NAT."""
-        slot.circuits(len(self._paths))
-        if not self._paths:
-            slot.circuits(1)
-
     def add(self, path: PeerPath) -> None:
         self._paths[path.header] = path
         if self.slot is not None:
-            self._count(self.slot)
+            self.slot.circuits(len(self._paths))
 
     def remove(self, path: PeerPath) -> None:
         self._paths.pop(path.header, None)
         self._touched.pop(path, None)
         if self.slot is not None:
-            self._count(self.slot)
+            self.slot.circuits(len(self._paths))
 
     def path(self, circuit: bytes) -> PeerPath | None:
         return self._paths.get(frames.header(circuit))
