@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import json
+from collections.abc import Iterator
 
 import pytest
 
-from tests.lab.test_flows import CURL
-from tests.lab.test_names import DIG, RESOLV_CONF, short
+from tests.lab.thread.test_flows import CURL
+from tests.lab.thread.test_names import DIG, RESOLV_CONF, short
 from warren.lab import wait_until
 from warren.lab.deployment import Deployment
 from warren.lab.host import Host
@@ -20,12 +21,15 @@ SYNTHETIC = ipaddress.ip_network("100.80.0.0/16")
 
 
 @pytest.fixture(scope="module")
-def laptop(deployment: Deployment) -> Host:
+def laptop(deployment: Deployment) -> Iterator[Host]:
     """With the wildcard and the name under .local routed."""
     for name in (WILDCARD, LOCAL):
         deployment.warren(deployment.edge, "route", "host", "add", name, "--tunnel", "office")
     wait_until(lambda: {WILDCARD, LOCAL} <= {*deployment.status()["dns"]["zones"]}, "the new zones at the agent")
-    return deployment.laptop
+    yield deployment.laptop
+    for name in (WILDCARD, LOCAL):
+        deployment.warren(deployment.edge, "route", "host", "delete", name)
+    wait_until(lambda: not {WILDCARD, LOCAL} & {*deployment.status()["dns"]["zones"]}, "no such zones at the agent")
 
 
 def said(host: Host, *words: str) -> str:
