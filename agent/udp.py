@@ -33,8 +33,11 @@ log = structlog.get_logger()
 
 FLOWS = 8192
 """UDP flows at once: a resolver that asks from a new port each time has some thousand; 2 KiB each."""
-WAITING = 16
-"""Datagrams that wait for a flow to be opened: what a program sends in its first round trip."""
+WAITING = 192 << 10
+"""Bytes of one flow that wait for it to be opened, 64 more for each datagram: a second of 700 small ones."""
+WAITING_ALL = 8 << 20
+"""The same of all flows together."""
+WAITING_EACH = 64
 IDLE = 120.0
 """Seconds without a datagram either way (RFC 4787, REQ-5: not below two minutes)."""
 IDLE_DNS = 15.0
@@ -53,6 +56,7 @@ class UdpFlow:
         self.began = time.time()
         self.used = time.monotonic()
         self.waiting: deque[bytes] | None = deque()
+        self.held = 0
         self.opening: Opening | None = None
         self.granted: Granted | None = None
         self.task: asyncio.Task[None] | None = None
@@ -113,6 +117,7 @@ class UdpJourney:
         self._names = names
         self._touched: dict[Opening, None] = {}
         self._flushing = False
+        self._held = 0
         self._loop = asyncio.get_running_loop()
         self._sweep = self._loop.call_later(SWEEP, self._look)
 
@@ -125,10 +130,24 @@ class UdpJourney:
         flow.sent += len(payload)
         if flow.waiting is None:
             self._send(flow, payload)
-        elif len(flow.waiting) < WAITING:
-            flow.waiting.append(payload)
         else:
+            self._wait(flow, payload)
+
+    def _wait(self, flow: UdpFlow, payload: bytes) -> None:
+        size = len(payload) + WAITING_EACH
+        if flow.waiting is None or flow.held + size > WAITING or self._held + size > WAITING_ALL:
             self.counters["dropped_waiting"] += 1
+            return
+        flow.waiting.append(payload)
+        flow.held += size
+        self._held += size
+
+    def _let_go(self, flow: UdpFlow) -> deque[bytes]:
+        """What waited is sent or thrown away; nothing waits any more."""
+        waiting, flow.waiting = flow.waiting, None
+        self._held -= flow.held
+        flow.held = 0
+        return waiting or deque()
 
     def echo(self, key: FlowKey, sequence: int, hops: int, data: bytes) -> None:
         """One ICMP echo request of an app's. The agent is a hop, as any router on the way."""
@@ -172,8 +191,7 @@ class UdpJourney:
         flow.opening = self._peers.open(Wanted(granted, message, flow))
 
     def opened(self, flow: UdpFlow) -> None:
-        waiting, flow.waiting = flow.waiting, None
-        for payload in waiting or ():
+        for payload in self._let_go(flow):
             self._send(flow, payload)
 
     def _send(self, flow: UdpFlow, payload: bytes) -> None:
@@ -197,6 +215,7 @@ class UdpJourney:
         if reason in (Reason.STALE_GRANT, Reason.GRANT_EXPIRED):
             self._decisions.forget()
         self.flows.pop(flow.key, None)
+        self._let_go(flow)
         self.counters[f"refused_{reason.word}"] += 1
         self.on_refusal(Refusal(time.time(), flow.destination, reason, detail))
         self.capture.unreachable(flow.key, reason)
@@ -207,10 +226,11 @@ class UdpJourney:
             del self.flows[flow.key]
         if flow.task is not None:
             flow.task.cancel()
-        opening = flow.opening
+        opening, was_open = flow.opening, flow.waiting is None
+        self._let_go(flow)
         if opening is None:
             return
-        if opening.flow is not None and flow.waiting is None:
+        if opening.flow is not None and was_open:
             opening.flow.reset()
             opening.settled()
         else:

@@ -27,6 +27,9 @@ _TUNSETIFF, _TUNSETOFFLOAD = 0x400454CA, 0x400454D0
 _IFF_TUN, _IFF_NO_PI, _IFF_VNET_HDR = 0x0001, 0x1000, 0x4000
 _OFFLOAD_CHECKSUM, _OFFLOAD_TSO4, _OFFLOAD_TSO6 = 1, 2, 4
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCSIFMTU = 0x8913, 0x8914, 0x8922
+_SIOCSIFTXQLEN = 0x8943
+_QUEUE = 2_000
+"""Packets that wait for us in the kernel (500 by default): two seconds of 1,000 datagrams while we do not run."""
 _IFF_UP, _IFF_MULTICAST = 0x0001, 0x1000
 _MAX_NAME = 15  # IFNAMSIZ without the closing zero
 
@@ -94,6 +97,7 @@ def _bring_up(name: str, mtu: int) -> None:
         generate_mode.write_text("1")  # none: no link-local address, hence no router solicitations into the device
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         fcntl.ioctl(control, _SIOCSIFMTU, struct.pack("16si20x", name.encode(), mtu))
+        fcntl.ioctl(control, _SIOCSIFTXQLEN, struct.pack("16si20x", name.encode(), _QUEUE))
         answer = fcntl.ioctl(control, _SIOCGIFFLAGS, struct.pack("16sH22x", name.encode(), 0))
         (flags,) = struct.unpack_from("H", answer, 16)
         flags = flags & ~_IFF_MULTICAST | _IFF_UP

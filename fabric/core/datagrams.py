@@ -20,8 +20,8 @@ PART = struct.Struct("!IBH")
 FRAGMENT, LAST, INDEX = 0x80, 0x40, 0x3F
 LONGEST = 65_507
 """Payload of the longest UDP datagram over IPv4."""
-QUEUE_FLOW = 128 << 10
-"""Bytes of one flow that wait for their turn: two of the longest datagrams; beyond, the newest is dropped."""
+QUEUE_FLOW = 256 << 10
+"""Bytes of one flow that wait for their turn: four of the longest datagrams; beyond, the newest is dropped."""
 QUEUE_ALL = 2 << 20
 """Bytes of all flows of a connection that wait."""
 QUANTUM = 1500

@@ -12,7 +12,7 @@ import pytest
 
 from tests.lab import apps
 from tests.lab.conftest import faults
-from tests.lab.test_flows import CURL
+from tests.lab.thread.test_flows import CURL
 from warren.lab import Lab, wait_until
 from warren.lab.deployment import Deployment
 from warren.lab.host import Host

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.conftest import faults
-from tests.lab.test_flows import CURL
+from tests.lab.thread.test_flows import CURL
 from warren.agent.service import CAPABILITIES as AGENT
 from warren.connector.service import CAPABILITIES as CONNECTOR
 from warren.edge.service import CAPABILITIES as EDGE

@@ -37,6 +37,8 @@ class Sink:
 
     def datagram(self, key: FlowKey, payload: memoryview) -> None: ...
 
+    def echo(self, key: FlowKey, sequence: int, hops: int, data: memoryview) -> None: ...
+
     def accepted(self, key: FlowKey, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         if key.destination_port == UP:

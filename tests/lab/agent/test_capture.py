@@ -7,6 +7,7 @@ import errno
 import os
 import resource
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ import uvloop
 
 from tests.lab.agent.throwaway import in_throwaway_namespace, wait_for
 from warren.agent.capture.capture import Capture, CaptureConfig
-from warren.agent.capture.headers import FlowKey
+from warren.agent.capture.headers import FlowKey, checksum
 from warren.fabric.core.errors import ConfigError
 from warren.fabric.core.reasons import Reason
 
@@ -42,6 +43,7 @@ class Origins:
         self.syns: list[FlowKey] = []
         self.gone: list[FlowKey] = []
         self.opened: list[FlowKey] = []
+        self.echoes: list[tuple[int, int, bytes]] = []
         self.tasks: set[asyncio.Task[None]] = set()
 
     def syn(self, key: FlowKey) -> None:
@@ -74,6 +76,10 @@ class Origins:
 
     def datagram(self, key: FlowKey, payload: memoryview) -> None:
         self.capture.send_datagram(key, bytes(payload) * 2)
+
+    def echo(self, key: FlowKey, sequence: int, hops: int, data: memoryview) -> None:
+        self.echoes.append((key.source_port, sequence, bytes(data)))
+        self.capture.send_echo_reply(key, sequence, bytes(data))
 
 
 class Running:
@@ -246,12 +252,32 @@ def test_the_local_service_answers_over_udp_and_tcp_and_has_no_other_port() -> N
 
 
 @in_throwaway_namespace
+def test_datagrams_come_whole_also_in_fragments() -> None:
+    with Running(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        udp.settimeout(10)
+        for size in (1, 1472, 4000, 30_000):
+            sent = bytes(index % 251 for index in range(size))
+            udp.sendto(sent, (ORIGIN, 123))
+            assert udp.recv(65_535) == sent * 2
+
+
+@in_throwaway_namespace
+def test_an_echo_request_is_handed_over_and_answered() -> None:
+    with Running() as running, socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as raw:
+        raw.settimeout(10)
+        request = struct.pack("!BBHHH", 8, 0, 0, 77, 5) + b"data"
+        total = checksum(request)
+        raw.sendto(request[:2] + total.to_bytes(2, "big") + request[4:], (ORIGIN, 0))
+        wait_for(lambda: running.origins.echoes == [(77, 5, b"data")])
+        reply = raw.recv(100)[20:]
+        assert reply[0] == 0 and reply[4:] == request[4:]
+
+
+@in_throwaway_namespace
 def test_what_is_not_carried_is_counted() -> None:
-    with Running() as running, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-        udp.sendto(b"x", (ORIGIN, 123))
-        udp.sendto(b"x" * 4000, (ORIGIN, 123))
-        counters = running.capture.counters
-        wait_for(lambda: counters["dropped_udp"] == 1 and counters["dropped_fragment"] == 3)
+    with Running() as running, socket.socket(socket.AF_INET, socket.SOCK_RAW, 47) as other:
+        other.sendto(b"a protocol that nobody carries", (ORIGIN, 0))
+        wait_for(lambda: running.capture.counters["dropped_protocol"] == 1)
 
 
 @in_throwaway_namespace

@@ -5,17 +5,14 @@ Each test leaves it as it found it: an edge, a connector and an agent that work.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 import pytest
 
+from tests.lab.conftest import faults
 from warren.lab import OFFICE, Lab
 from warren.lab.deployment import Deployment
 from warren.lab.services import Services, start_services
-
-FAULT = re.compile(r"\[(error|critical)|^Traceback|^\w*(Error|Exception):|was never (awaited|retrieved)", re.MULTILINE)
-"""What no daemon's log may hold."""
 
 
 @pytest.fixture(scope="package")
@@ -42,9 +39,3 @@ def no_fault_in_any_log(deployment: Deployment) -> Iterator[None]:
     """An error in a daemon's log fails the module, also where everything went on."""
     yield
     assert faults(deployment.lab) == {}
-
-
-def faults(lab: Lab) -> dict[str, str]:
-    """The logs of daemons that show a fault, by name."""
-    logs = {log.name: log.read_text(errors="replace") for log in lab.logs.glob("warren-*.log")}
-    return {name: text for name, text in logs.items() if FAULT.search(text)}

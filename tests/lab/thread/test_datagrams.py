@@ -15,7 +15,7 @@ from warren.lab.process import Process
 ECHO_SERVER = """
 import socket
 sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+sock.setsockopt(socket.SOL_SOCKET, 33, 4 << 20)  # SO_RCVBUFFORCE
 sock.bind(("10.10.0.10", 7777))
 print("answering", flush=True)
 while True:
@@ -50,7 +50,7 @@ STREAM = """
 import json, socket, sys, threading, time
 COUNT, EVERY = int(sys.argv[1]), float(sys.argv[2])
 sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+sock.setsockopt(socket.SOL_SOCKET, 33, 4 << 20)  # SO_RCVBUFFORCE
 sock.connect(("10.10.0.10", 7777))
 sock.settimeout(3)
 sent, back = {}, {}
