@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-torture bench lint lock clean
+.PHONY: help demo test test-apps test-torture bench lint lock clean
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -25,6 +25,10 @@ demo: $(READY) ## the lab with everything running, seen from inside the laptop (
 
 test: $(READY) lint ## everything that must be true before a change goes in (as root)
 	@WARREN_REQUIRE_LAB=1 $(BIN)/python -m pytest -o cache_dir=$(CACHE)/pytest
+
+test-apps: $(READY) ## applications that take long or are slow to install (as root, ten minutes)
+	@tools/bootstrap.sh apps
+	@WARREN_APPS=1 WARREN_REQUIRE_LAB=1 $(BIN)/python -m pytest -o cache_dir=$(CACHE)/pytest tests/apps
 
 test-torture: $(READY) ## the tests that take seeds, with more of them (SEEDS=100)
 	@WARREN_SEEDS=$(SEEDS) $(BIN)/python -m pytest -o cache_dir=$(CACHE)/pytest tests/sim

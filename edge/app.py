@@ -107,7 +107,8 @@ class Edge:
                 else snapshot.tunnel(member.tunnel) is None
             )
             if gone:
-                self.connections.attachments.expel(member.key, Reason.DEVICE_UNKNOWN, self._loop.time())
+                reason = Reason.DEVICE_UNKNOWN if member.role == "agent" else Reason.WRONG_TUNNEL
+                self.connections.attachments.expel(member.key, reason, self._loop.time())
         self.connections.flush()
 
     # ---- packets ----

@@ -1,21 +1,25 @@
-"""The `lab` command: up, exec, shell, status, down."""
+"""The `lab` command: up, exec, shell, status, down; what changes a lab that is up is in `cli_changes.py`."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from warren.lab.cli_changes import DEFAULT_NAME, HostArgument, NameOption, host_of, register
 from warren.lab.host import environment
 from warren.lab.lab import Lab
 from warren.lab.services import start_services
 from warren.lab.state import LabError, LabState, all_labs
-from warren.lab.topologies import TOPOLOGIES
+from warren.lab.topologies import FOLDER, NAMES
+from warren.lab.topology import Topology
+from warren.lab.topology_file import load
 
 app = typer.Typer(
     name="lab",
@@ -26,22 +30,17 @@ app = typer.Typer(
     "Every host is a network, mount, UTS, IPC and PID namespace; nothing outside of them is changed.\n\n"
     "    lab up --services\n\n    lab exec connector -- curl http://payroll.internal/\n\n    lab down",
 )
-NameOption = Annotated[str, typer.Option("--name", "-n", help="Which lab; several can be up at once.")]
-HostArgument = Annotated[str, typer.Argument(help="Name of a host, as `lab status` shows them.")]
-DEFAULT_NAME = "lab"
 
 
 @app.command()
 def up(
     name: NameOption = DEFAULT_NAME,
-    topology: Annotated[str, typer.Option(help=f"One of: {', '.join(TOPOLOGIES)}.")] = "office",
+    topology: Annotated[str, typer.Option(help=f"A YAML file, or one of: {', '.join(NAMES)}.")] = "office",
     services: Annotated[bool, typer.Option("--services", help="Start the servers of the office, too.")] = False,
 ) -> None:
     """Bring a lab up. It stays until `lab down`."""
-    if topology not in TOPOLOGIES:
-        raise LabError(f"no topology {topology!r}: there is {', '.join(TOPOLOGIES)}")
     began = time.monotonic()
-    lab = Lab(TOPOLOGIES[topology], name=name)
+    lab = Lab(_topology(topology), name=name)
     lab.up()
     try:
         if services:
@@ -94,6 +93,14 @@ def down(
         Console().print(f"lab {lab.name} is down")
 
 
+def _topology(said: str) -> Topology:
+    if said in NAMES:
+        return load(FOLDER / f"{said}.yaml")
+    if "/" in said or said.endswith((".yaml", ".yml")):
+        return load(Path(said))
+    raise LabError(f"no topology {said!r}: there is {', '.join(NAMES)}, or name a YAML file")
+
+
 def _hosts(lab: Lab) -> Table:
     table = Table("host", "first pid", "addresses", title=f"lab {lab.name} ({lab.topology.name})", title_justify="left")
     for host in lab.hosts.values():
@@ -103,15 +110,13 @@ def _hosts(lab: Lab) -> Table:
 
 
 def _become(name: str, host: str, command: list[str], env: dict[str, str] | None = None) -> None:
-    lab = Lab.attach(name)
-    if host not in lab.hosts:
-        raise LabError(f"no host {host!r} in lab {name!r}: there is {', '.join(lab.hosts)}")
-    argv = lab[host].argv(command)
+    argv = host_of(Lab.attach(name), host).argv(command)
     sys.stdout.flush()
     os.execvpe(argv[0], argv, environment(env))
 
 
 def main() -> None:
+    register(app)
     try:
         app(prog_name="lab")
     except LabError as error:

@@ -16,8 +16,10 @@ from pathlib import Path
 from types import TracebackType
 
 from warren.lab.host import Host
+from warren.lab.impairment import Impairment
+from warren.lab.links import Links
 from warren.lab.state import LabError, LabState, ProcessId
-from warren.lab.topologies import OFFICE, TOPOLOGIES
+from warren.lab.topologies import OFFICE
 from warren.lab.topology import HostSpec, Topology
 from warren.lab.waiting import wait_until
 from warren.lab.wiring import wire
@@ -50,7 +52,7 @@ class Lab:
             raise LabError(
                 f"lab {name!r} is broken (whoever made it has died): clear it up with `lab down --name {name}`"
             )
-        lab = cls(TOPOLOGIES[state.topology()], name=name)
+        lab = cls(state.topology(), name=name)
         lab.hosts = {
             spec.name: Host(spec, pid.pid, state.logs)
             for spec in lab.topology.hosts
@@ -86,7 +88,7 @@ class Lab:
                 raise LabError(f"lab {self.name!r} is up already: take it down with `lab down --name {self.name}`")
             self.down()
         try:
-            self._state.create(self.topology.name, [spec.name for spec in self.topology.hosts])
+            self._state.create(self.topology)
             pids = self._start_hosts()
             wire(self.topology, pids)
             self.hosts = {spec.name: Host(spec, pids[spec.name], self.logs) for spec in self.topology.hosts}
@@ -95,6 +97,15 @@ class Lab:
         except BaseException:  # also a signal that came while the state was being written
             self.down()
             raise
+
+    @property
+    def links(self) -> Links:
+        """Its networks, to be impaired, cut and mended."""
+        return Links(self.topology, self.hosts, self._state)
+
+    def impair(self, network: str, impairment: Impairment, *, towards: str | None = None) -> None:
+        """From now on; `links.clear(network)` ends it, `links.report(network)` says how it went."""
+        self.links.impair(network, impairment, towards)
 
     def release(self) -> None:
         """Leave the lab up when this process ends."""

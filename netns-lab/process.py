@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
+from warren.lab.state import is_stopped
 from warren.lab.waiting import wait_until
 
 TAIL_LINES = 30  # of a log, in an error's text
@@ -67,6 +68,14 @@ class Process:
         """SIGKILL; its return code."""
         self.signal(signal.SIGKILL)
         return self.wait()
+
+    def freeze(self) -> None:
+        """Stop it (SIGSTOP) until `thaw`; it stands still when this returns."""
+        self.signal(signal.SIGSTOP)
+        wait_until(lambda: is_stopped(self.pid), f"{self!r} to stand still")
+
+    def thaw(self) -> None:
+        self.signal(signal.SIGCONT)
 
     def wait(self, timeout: float = 10.0) -> int:
         """Its return code; TimeoutError, with the end of its log, if it still runs after `timeout` seconds."""

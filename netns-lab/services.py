@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +12,9 @@ from warren.lab.host import Host
 from warren.lab.lab import Lab
 from warren.lab.process import Process
 from warren.lab.state import LabError
-from warren.lab.topologies import PUBLIC_NAMES, SITE_NAMES, SITE_ZONE
+from warren.lab.topology import ServiceName
 
-HTTP_PORT, SSH_PORT, POSTGRES_PORT, IPERF_PORT, DNS_PORT = 80, 22, 5432, 5201, 53
+HTTP_PORT, SSH_PORT, POSTGRES_PORT, IPERF_PORT, DNS_PORT, ECHO_PORT = 80, 22, 5432, 5201, 53, 7
 PAGE = "Payroll: everybody is paid on time.\n"
 
 DATABASE, DATABASE_USER, DATABASE_PASSWORD = "payroll", "clerk", "a-password-for-the-lab"
@@ -43,19 +43,19 @@ class SshKeys:
 
 
 def start_services(lab: Lab) -> Services:
-    """All that the office has: web and ssh on payroll, PostgreSQL on db, iperf3 on payroll, both name servers."""
-    names = serve_names(lab["nameserver"], SITE_NAMES, zone=SITE_ZONE)
-    public_names = serve_names(lab["internet"], PUBLIC_NAMES, lab["internet"].spec.nameserver)
-    ssh, keys = serve_ssh(lab["payroll"])
-    processes = {
-        "nameserver": names,
-        "public nameserver": public_names,
-        "http": serve_http(lab["payroll"]),
-        "ssh": ssh,
-        "iperf3": serve_iperf(lab["payroll"]),
-        "postgres": serve_postgres(lab["db"]),
-    }
-    return Services(processes, keys)
+    """What the topology says that its hosts serve: name servers first. All ssh servers are opened by one key."""
+    processes: dict[str, Process] = {}
+    for host in lab.hosts.values():
+        if host.spec.names:
+            processes[f"{host.name}-dns"] = serve_names(host, host.spec.names, host.spec.names_on, zone=host.spec.zone)
+    keys: SshKeys | None = None
+    for host in lab.hosts.values():
+        for service in host.spec.services:
+            if service == "ssh":
+                processes[f"{host.name}-ssh"], keys = serve_ssh(host)
+            else:
+                processes[f"{host.name}-{service}"] = STARTERS[service](host)
+    return Services(processes, keys or SshKeys("", ""))
 
 
 def serve_names(host: Host, names: Mapping[str, str], address: str | None = None, *, zone: str = "") -> Process:
@@ -71,9 +71,9 @@ def serve_names(host: Host, names: Mapping[str, str], address: str | None = None
 
 
 def serve_http(host: Host, port: int = HTTP_PORT, files: Mapping[str, str | bytes] | None = None) -> Process:
-    """Serve `files` (path below / → content); by default one page with the text `PAGE`. The log shows each request."""
+    """Serve `files` (path below / → content); by default one page, `page_of(host)`. The log shows each request."""
     root = f"/srv-{port}"
-    for name, content in (files or {"index.html": PAGE}).items():
+    for name, content in (files or {"index.html": page_of(host)}).items():
         host.write(f"/var/lib{root}/{name}", content)
     serve = [
         sys.executable,
@@ -91,6 +91,19 @@ def serve_http(host: Host, port: int = HTTP_PORT, files: Mapping[str, str | byte
     return process
 
 
+def page_of(host: Host) -> str:
+    """`PAGE` on payroll; the others' pages say whose they are."""
+    return PAGE if host.name == "payroll" else f"{host.name}: {PAGE}"
+
+
+def serve_echo(host: Host, port: int = ECHO_PORT) -> Process:
+    """What comes goes back, over UDP (datagram by datagram) and TCP (until the other side ends)."""
+    argv = [sys.executable, "-m", "warren.lab.echo", "--listen", host.address, "--port", str(port)]
+    process = host.start(argv, log=f"{host.name}-echo-{port}")
+    process.wait_for_output("^echoing")
+    return process
+
+
 def serve_ssh(host: Host, port: int = SSH_PORT) -> tuple[Process, SshKeys]:
     """An sshd of its own configuration, with new keys; root logs in with the key only."""
     for kind in ("host", "user"):
@@ -100,7 +113,8 @@ def serve_ssh(host: Host, port: int = SSH_PORT) -> tuple[Process, SshKeys]:
     host.write(
         "/etc/ssh-lab/config",
         f"Port {port}\nListenAddress 0.0.0.0\nHostKey /etc/ssh-lab/host\nAuthorizedKeysFile /etc/ssh-lab/user.pub\n"
-        "PermitRootLogin prohibit-password\nPasswordAuthentication no\nUsePAM no\nUseDNS no\nPidFile none\n",
+        "PermitRootLogin prohibit-password\nPasswordAuthentication no\nUsePAM no\nUseDNS no\nPidFile none\n"
+        "Subsystem sftp internal-sftp\n",
     )
     process = host.start(["/usr/sbin/sshd", "-D", "-e", "-f", "/etc/ssh-lab/config"], log=f"{host.name}-sshd")
     host.wait_for_listener(port, process)
@@ -153,3 +167,12 @@ def _postgres_programs() -> Path:
     if elsewhere is None:
         raise LabError("PostgreSQL is not installed: run tools/bootstrap.sh")
     return Path(elsewhere).resolve().parent
+
+
+STARTERS: Mapping[ServiceName, Callable[[Host], Process]] = {
+    "http": serve_http,
+    "iperf3": serve_iperf,
+    "postgres": serve_postgres,
+    "echo": serve_echo,
+}
+"""Of every service but ssh, which brings keys."""

@@ -1,8 +1,10 @@
 """What is written down about labs while they are up, under /run, so that anybody can find and end them.
 
-/run/warren-lab/NAME/lab.json         topology, and the process that holds the lab (none: it stays up by itself)
+/run/warren-lab/NAME/topology.json    what it is made from
+/run/warren-lab/NAME/lab.json         the process that holds the lab (none: it stays up by itself)
 /run/warren-lab/NAME/hosts/HOST.json  the host's first process
 /run/warren-lab/NAME/mounts/HOST/     where that host hangs its memory; empty from outside
+/run/warren-lab/NAME/links/           impaired networks: NETWORK.json, and what their emulators count
 /run/warren-lab/NAME/logs/            what started programs print
 """
 
@@ -15,6 +17,10 @@ import shutil
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import msgspec
+
+from warren.lab.topology import Topology
 
 DIRECTORY = Path("/run/warren-lab")
 ENDING = "hosts-ending"  # what the folder of records is called when the lab goes down
@@ -54,6 +60,22 @@ def _stat(pid: int) -> list[str] | None:
         return None
 
 
+def processor_seconds(pid: int) -> tuple[float, float] | None:
+    """What a process has used of a processor, and for how long it has run; None if there is none."""
+    fields = _stat(pid)
+    if fields is None:
+        return None
+    ticks = os.sysconf("SC_CLK_TCK")
+    running = float(Path("/proc/uptime").read_text().split()[0]) - int(fields[19]) / ticks
+    return (int(fields[11]) + int(fields[12])) / ticks, running
+
+
+def is_stopped(pid: int) -> bool:
+    """By SIGSTOP, or gone."""
+    fields = _stat(pid)
+    return fields is None or fields[0] in ("T", "Z", "X")
+
+
 @dataclass(frozen=True, slots=True)
 class LabState:
     """The files of one lab."""
@@ -75,31 +97,42 @@ class LabState:
     def record(self, host: str) -> Path:
         return self.directory / "hosts" / f"{host}.json"
 
+    @property
+    def links(self) -> Path:
+        """What is written down about impaired networks."""
+        return self.directory / "links"
+
     def mounts(self, host: str) -> Path:
         return self.directory / "mounts" / host
 
-    def create(self, topology: str, hosts: list[str]) -> None:
+    def create(self, topology: Topology) -> None:
         """Held by this process until `release`. Raises FileExistsError when a lab of that name is written down."""
         DIRECTORY.mkdir(mode=0o755, exist_ok=True)
         self.directory.mkdir(mode=0o700)
-        for folder in (self.record("x").parent, self.logs, *map(self.mounts, hosts)):
+        for folder in (self.record("x").parent, self.logs, *(self.mounts(host.name) for host in topology.hosts)):
             folder.mkdir(parents=True)
-        self._write(topology, asdict(ProcessId.of(os.getpid())))
+        self._topology.write_bytes(msgspec.json.encode(topology))
+        self._write(asdict(ProcessId.of(os.getpid())))
 
     def release(self) -> None:
         """From now on the lab stays up after the process that made it."""
-        self._write(self.topology(), None)
+        self._write(None)
 
-    def _write(self, topology: str, owner: dict[str, int] | None) -> None:
+    def _write(self, owner: dict[str, int] | None) -> None:
         new = self.directory / "lab.json.new"
-        new.write_text(json.dumps({"topology": topology, "owner": owner}))
+        new.write_text(json.dumps({"owner": owner}))
         new.rename(self.directory / "lab.json")
 
     def exists(self) -> bool:
         return self.directory.exists()
 
-    def topology(self) -> str:
-        return str(json.loads((self.directory / "lab.json").read_text())["topology"])
+    @property
+    def _topology(self) -> Path:
+        return self.directory / "topology.json"
+
+    def topology(self) -> Topology:
+        """What the lab was made from."""
+        return msgspec.json.decode(self._topology.read_bytes(), type=Topology)
 
     def owner(self) -> ProcessId | None:
         """The process that holds the lab; None if it stays up by itself, or broke before it was written down."""

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any, Literal
 
 # What systemd sets on a Debian host, and nothing of IPv6 that would start by itself.
 DEBIAN_SYSCTLS: Mapping[str, str] = {
     "net.ipv4.conf.default.rp_filter": "2",
+    "net.ipv4.conf.default.promote_secondaries": "1",
     "net.ipv4.ping_group_range": "0 2147483647",
     "net.ipv6.conf.default.accept_ra": "0",
     "net.ipv6.conf.default.autoconf": "0",
 }
+ServiceName = Literal["http", "ssh", "iperf3", "postgres", "echo"]
 HOST_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 INTERFACE_NAME = re.compile(r"[a-z][a-z0-9]{0,10}")
 
@@ -56,7 +58,8 @@ class HostSpec:
 
     `loopback`: further addresses, on `lo`. `firewall`: an nftables ruleset. `nameserver`: what /etc/resolv.conf says.
     `congestion`: TCP congestion control, set on every route (a kernel lets other namespaces than its first choose the
-    default among few). `sysctls` come on top of `DEBIAN_SYSCTLS`.
+    default among few). `sysctls` come on top of `DEBIAN_SYSCTLS`. `services`: what `start_services` starts there, and
+    a name server for `names` and the records of `zone` (as in a zone file), on `names_on` (None: the first address).
     """
 
     name: str
@@ -69,6 +72,10 @@ class HostSpec:
     search: str | None = None
     congestion: str | None = None
     sysctls: Mapping[str, str] = field(default_factory=dict)
+    services: tuple[ServiceName, ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
+    zone: str = ""
+    names_on: str | None = None
 
     @property
     def address(self) -> str:
@@ -137,9 +144,20 @@ def _check_host(host: HostSpec, networks: set[str]) -> None:
             raise ValueError(f"host {host.name}: unknown network {card.network!r}")
         if not INTERFACE_NAME.fullmatch(card.name):
             raise ValueError(f"host {host.name}: interface name {card.name!r} is not letters and digits, 11 at most")
-        IPv4Interface(card.address)
+        if not _is(IPv4Interface, card.address):
+            raise ValueError(f"host {host.name}: {card.name}: {card.address!r} is not an address with its prefix")
     for route in host.routes:
-        if route.to != "default":
-            IPv4Network(route.to)
+        if route.to != "default" and not _is(IPv4Network, route.to):
+            raise ValueError(f"host {host.name}: {route.to!r} is neither a network nor `default`")
         if (route.via is None) == (route.kind == "unicast"):
             raise ValueError(f"host {host.name}: route to {route.to} needs either a next hop or a kind")
+        if route.via is not None and not _is(IPv4Address, route.via):
+            raise ValueError(f"host {host.name}: route to {route.to}: {route.via!r} is not an address")
+
+
+def _is(kind: Callable[[str], object], text: str) -> bool:
+    try:
+        kind(text)
+    except ValueError:
+        return False
+    return True

@@ -19,14 +19,14 @@ def wire(topology: Topology, pids: Pids) -> None:
     """Raises subprocess.CalledProcessError with what `ip` or `nft` said."""
     for network in topology.networks:
         if network.switch is not None:
-            trunk = _switch_card(topology, network).name
-            _ip(pids[network.switch], [f"link add {trunk} type bridge forward_delay 0 mcast_snooping 0"])
+            trunk = switch_card(topology, network).name
+            batch(pids[network.switch], [f"link add {trunk} type bridge forward_delay 0 mcast_snooping 0"])
     cables = [line for network in topology.networks for line in _cables(topology, network, pids)]
-    _ip(next(iter(pids.values())), cables)
+    batch(next(iter(pids.values())), cables)
     for host in topology.hosts:
-        _ip(pids[host.name], _set_up(topology, host))
+        batch(pids[host.name], _set_up(topology, host))
         if host.firewall:
-            _run([*enter_network(pids[host.name]), "nft", "-f", "-"], host.firewall)
+            run_with([*enter_network(pids[host.name]), "nft", "-f", "-"], host.firewall)
 
 
 def _cables(topology: Topology, network: Network, pids: Pids) -> list[str]:
@@ -36,11 +36,11 @@ def _cables(topology: Topology, network: Network, pids: Pids) -> list[str]:
         return [_cable(network, card.name, pids[host.name], peer_card.name, pids[peer.name])]
     switch = pids[network.switch]
     plugged = [(card.name, pids[host.name]) for host, card in members if host.name != network.switch]
-    ports = _ports(topology, network)
+    ports = ports_of(topology, network)
     return [_cable(network, name, pid, port, switch) for (name, pid), port in zip(plugged, ports, strict=True)]
 
 
-def _switch_card(topology: Topology, network: Network) -> Interface:
+def switch_card(topology: Topology, network: Network) -> Interface:
     return next(card for host, card in topology.members(network.name) if host.name == network.switch)
 
 
@@ -68,12 +68,12 @@ def _set_up(topology: Topology, host: HostSpec) -> list[str]:
 
 
 def _plug_ports(topology: Topology, network: Network) -> list[str]:
-    trunk = _switch_card(topology, network).name
-    return [line for port in _ports(topology, network) for line in _plug(port, trunk)]
+    trunk = switch_card(topology, network).name
+    return [line for port in ports_of(topology, network) for line in _plug(port, trunk)]
 
 
-def _ports(topology: Topology, network: Network) -> list[str]:
-    trunk = _switch_card(topology, network).name
+def ports_of(topology: Topology, network: Network) -> list[str]:
+    trunk = switch_card(topology, network).name
     return [f"{trunk}p{number}" for number in range(len(topology.members(network.name)) - 1)]
 
 
@@ -90,11 +90,11 @@ def _route(route: Route) -> str:
     return f"route add {route.to} via {route.via}" if route.via else f"route add {route.kind} {route.to}"
 
 
-def _ip(pid: int, lines: list[str]) -> None:
-    _run([*enter_network(pid), "ip", "-batch", "-"], "\n".join(lines) + "\n")
+def batch(pid: int, lines: list[str]) -> None:
+    run_with([*enter_network(pid), "ip", "-batch", "-"], "\n".join(lines) + "\n")
 
 
-def _run(argv: list[str], text: str) -> None:
+def run_with(argv: list[str], text: str) -> None:
     try:
         subprocess.run(argv, input=text, text=True, capture_output=True, check=True, timeout=30)
     except subprocess.CalledProcessError as error:

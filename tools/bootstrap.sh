@@ -3,6 +3,7 @@
 # versions of requirements.txt. Doing it twice is cheap. It leaves nothing but those packages and .venv.
 #
 #   tools/bootstrap.sh            (PYTHON=python3.12 tools/bootstrap.sh to choose the interpreter)
+#   tools/bootstrap.sh apps       the further applications of `make test-apps`, too
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,8 +14,12 @@ PACKAGES=(
     util-linux procps iputils-ping traceroute tcpdump
     # what the lab runs: real servers and their clients
     openssh-server openssh-client postgresql postgresql-client curl dnsutils iperf3
+    rsync netcat-openbsd nghttp2-server nghttp2-client
     # to fetch the locked versions
     ca-certificates
+)
+APPS=( # more, for `make test-apps` only
+    nmap
 )
 POLICY=/usr/sbin/policy-rc.d
 POLICY_SAVED=$POLICY.before-warren
@@ -116,6 +121,11 @@ END
     chmod 755 ".venv/bin/$1"
 }
 
+case "${1:-}" in
+"") ;;
+apps) PACKAGES+=("${APPS[@]}") ;;
+*) fail "unknown word '$1': there is only apps" ;;
+esac
 install_packages "${PACKAGES[@]}"
 [ -n "$(choose_python)" ] || [ -n "${PYTHON:-}" ] || install_packages python3 python3-venv
 make_environment

@@ -126,6 +126,7 @@ class Node:
         self._attached = self._entered = False
         self._task: asyncio.Task[None] | None = None
         self._verifying: asyncio.Task[None] | None = None
+        self._closing = False
 
     # ---- life ----
 
@@ -236,6 +237,7 @@ class Node:
 
     async def close(self) -> None:
         """Says goodbye and stops."""
+        self._closing = True
         tasks = [task for task in (self._task, self._verifying) if task is not None]
         for task in tasks:
             task.cancel()
@@ -255,10 +257,9 @@ class Node:
         match event:
             case LinkReady():
                 self._enter(event)
-            case LinkClosed(code, detail, _):
+            case LinkClosed(code, detail, _) if not (self._ended.done() or self._closing):
                 self._away(*_why(code, detail))
-                if not self._ended.done():
-                    self._ended.set_result(None)
+                self._ended.set_result(None)
 
     def _attach(self, call: Call) -> Attachment:
         """Claims the slots of before: the switch gives them back if it still is the same process."""

@@ -78,12 +78,12 @@ def read(kind: type[T], role: str, file: Path | None, flags: Mapping[str, object
     """
     document: dict[str, Any] = {}
     path = DIRECTORY / f"{role}.yaml" if file is None else file
-    if file is not None or path.exists():
+    if file is not None or _is_there(path):
         document = _load(path)
         _convert(document, kind, str(path))
     for key, value in (flags or {}).items():
         if value is not None:
-            _convert(_nested(key, value), kind, flag(key))
+            _check_flag(kind, key, value)
             _put(document, key, value)
     return _convert(document, kind, str(path))
 
@@ -96,6 +96,19 @@ def flag(key: str) -> str:
 def plain(settings: msgspec.Struct) -> Any:
     """As JSON has it."""
     return msgspec.to_builtins(settings, enc_hook=_encode)
+
+
+def _check_flag(kind: type[msgspec.Struct], key: str, value: object) -> None:
+    """Of a flag that is repeated, each value alone, so that the error says which."""
+    for item in value if isinstance(value, list) else [value]:
+        _convert(_nested(key, [item] if isinstance(value, list) else item), kind, f"{flag(key)} {item}")
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError:
+        raise ConfigError(f"{path.parent} can't be looked into: chmod 755 {path.parent}, or use sudo") from None
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -130,6 +143,7 @@ def _convert(document: dict[str, Any], kind: type[T], where: str) -> T:
         key = at.rstrip("`").removeprefix(".")
         choices = _choices(kind, key)
         said = f"use one of {', '.join(choices)}" if choices else text.replace("`", "")
+        said = said.removeprefix(f"{where.partition(' ')[2]}: ")
         prefix = where if where.startswith("--") or not key else f"{where}: {key}"
         raise ConfigError(f"{prefix}: {said}") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,17 +20,29 @@ from warren.lab.process import Process
 from warren.lab.services import PAGE, Services
 
 CAPABILITIES = {"agent": AGENT, "connector": CONNECTOR, "edge": EDGE}
+NOTIFY = "\0warren-notify"
 
 
 class Bounded(Deployment):
-    """Starts daemons as systemd would by their units: the capabilities, and the connector's own user."""
+    """Starts daemons as systemd would by their units: capabilities, a socket to notify, the connector's own user."""
+
+    def __init__(self, lab: Lab) -> None:
+        super().__init__(lab)
+        self.managers: dict[str, socket.socket] = {}
+        """Where systemd would listen, by role."""
 
     def start(self, role: str, host: Host, *words: str) -> Process:
         kept = "".join(f",+{name.removeprefix('CAP_').lower()}" for name in CAPABILITIES[role])
         bounded = ["setpriv", "--no-new-privs", f"--bounding-set=-all{kept}", "--inh-caps=-all"]
         if role == "connector":
             bounded += ["--reuid=nobody", "--regid=nogroup", "--clear-groups"]
-        process = self.daemons[role] = host.start([*bounded, "warren", *words], log=f"warren-{role}")
+        if role not in self.managers:
+            with host.network():  # abstract names belong to a network namespace
+                manager = self.managers[role] = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+                manager.bind(NOTIFY)
+            manager.settimeout(20)
+        env = {"NOTIFY_SOCKET": "@" + NOTIFY[1:]}
+        process = self.daemons[role] = host.start([*bounded, "warren", *words], log=f"warren-{role}", env=env)
         return process
 
     def run_connector(self, *more: str) -> Process:
@@ -39,10 +52,12 @@ class Bounded(Deployment):
 
 
 @pytest.fixture(scope="module")
-def deployment(lab: Lab, services: Services) -> Iterator[Deployment]:
+def deployment(lab: Lab, services: Services) -> Iterator[Bounded]:
     deployment = Bounded(lab)
     deployment.up()
     yield deployment
+    for manager in deployment.managers.values():
+        manager.close()
     assert faults(lab) == {}
 
 
@@ -50,6 +65,11 @@ def bounding_set(process: Process) -> int:
     lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
     [found] = [line.split()[1] for line in lines if line.startswith("CapBnd:")]
     return int(found, 16)
+
+
+@pytest.mark.parametrize("role", CAPABILITIES)
+def test_systemd_is_told_when_a_daemon_is_ready(deployment: Bounded, role: str) -> None:
+    assert deployment.managers[role].recv(64) == b"READY=1"
 
 
 def test_flows_and_names_work_with_the_units_capabilities(deployment: Deployment) -> None:

@@ -99,13 +99,15 @@ def test_what_is_wrong_is_said_in_one_line_with_its_key(tmp_path: Path, text: st
 
 def test_a_wrong_flag_is_named(tmp_path: Path) -> None:
     path = written(tmp_path, "")
-    with pytest.raises(ConfigError, match=r"^--log-level: use one of debug"):
+    with pytest.raises(ConfigError, match=r"^--log-level loud: use one of debug"):
         read(AgentConfig, "agent", path, {"log.level": "loud"})
-    with pytest.raises(ConfigError, match=r"^--include: .*use a CIDR such as"):
-        read(AgentConfig, "agent", path, {"include": ["10.0.0.1/8"]})
-    with pytest.raises(ConfigError, match=r"^--listen-host: .*an IP address of this host is needed"):
+    with pytest.raises(ConfigError, match=r"^--include 10.0.0.1/8: 10.0.0.1/8 has host bits set; use a CIDR"):
+        read(AgentConfig, "agent", path, {"include": ["10.0.0.0/8", "10.0.0.1/8"]})
+    with pytest.raises(ConfigError, match=r"^--allow 10.0.0.0/40: use CIDR or"):
+        read(ConnectorConfig, "connector", path, {"allow": ["10.0.0.0/8", "10.0.0.0/40"]})
+    with pytest.raises(ConfigError, match=r"^--listen-host a.example: .*an IP address of this host is needed"):
         read(EdgeConfig, "edge", path, {"listen_host": "a.example"})
-    with pytest.raises(ConfigError, match=r"^--listen-port: "):
+    with pytest.raises(ConfigError, match=r"^--listen-port 70000: "):
         read(EdgeConfig, "edge", path, {"listen_port": 70000})
 
 
@@ -114,3 +116,12 @@ def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
         read(AgentConfig, "agent", tmp_path / "none.yaml")
     with pytest.raises(ConfigError, match="can't be read"):
         read(AgentConfig, "agent", tmp_path)
+
+
+def test_a_directory_that_is_closed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(path: Path) -> bool:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "exists", closed)
+    with pytest.raises(ConfigError, match="chmod 755 /etc/warren"):
+        read(AgentConfig, "agent", None)
