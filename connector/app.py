@@ -17,6 +17,7 @@ from warren.connector.config import ConnectorConfig
 from warren.connector.flows import Counts, Flows, elapsed
 from warren.connector.gate import Gate
 from warren.connector.health import families, own_listeners_spared, ready
+from warren.connector.resolve import take_names_as_they_are
 from warren.fabric.aio import logs
 from warren.fabric.aio.circuits import CircuitSocket, PeerPath
 from warren.fabric.aio.node import Identity, Node
@@ -250,6 +251,8 @@ class Connector:
 def run(config: ConnectorConfig, token: str) -> None:
     """Runs the connector in this process until SIGTERM (drains) or SIGINT (ends at once)."""
     import uvloop
+
+    take_names_as_they_are()
 
     async def main() -> None:
         stop, now = asyncio.Event(), asyncio.Event()

@@ -8,6 +8,7 @@ without addresses exists (NXDOMAIN has to stay NXDOMAIN, and no data has to stay
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from ipaddress import ip_address
 
@@ -24,6 +25,15 @@ TTL = 30
 """Seconds, of addresses: getaddrinfo does not say how long they hold."""
 
 _ABSENT = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
+
+
+def take_names_as_they_are() -> None:
+    """Turns the `search` list off for this process, before its first look-up (resolv.conf(5), LOCALDOMAIN).
+
+    A grant is for one name: another one, that a suffix made of it, must be neither dialled nor hide that the first is
+    not there. musl has no such switch.
+    """
+    os.environ["LOCALDOMAIN"] = "."
 
 
 async def addresses(host: str, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[str]:

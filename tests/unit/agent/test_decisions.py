@@ -62,3 +62,26 @@ def test_a_refusal_is_not_remembered_and_the_table_is_bounded() -> None:
 
     asyncio.run(main())
     assert judge.asked.count(("tcp", 666, "", "payroll.internal")) == 2
+
+
+def test_what_was_asked_before_a_change_is_not_remembered_after_it() -> None:
+    asked, may_answer = asyncio.Event(), asyncio.Event()
+
+    class Slow(Judge):
+        async def decide(self, protocol: str, port: int, *, address: str = "", host: str = "") -> Granted:
+            granted = await super().decide(protocol, port, address=address, host=host)
+            asked.set()
+            await may_answer.wait()
+            return granted
+
+    known = Decisions(Slow())
+
+    async def main() -> int:
+        asking = asyncio.create_task(known.grant("tcp", 80, host="payroll.internal"))
+        await asked.wait()
+        known.forget()
+        may_answer.set()
+        assert (await asking).request == 1
+        return (await known.grant("tcp", 80, host="payroll.internal")).request
+
+    assert asyncio.run(main()) == 2

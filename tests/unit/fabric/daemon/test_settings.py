@@ -41,6 +41,7 @@ def test_every_key_of_an_agent(tmp_path: Path) -> None:
     socket: /run/w.sock
     interface: w0
     include: [10.10.0.0/16, "2001:db8::/32"]
+    exclude: [10.10.9.0/24]
     dns: false
     engine: aioquic
     log: {level: debug, file: /var/log/w.log, format: json}
@@ -48,6 +49,7 @@ def test_every_key_of_an_agent(tmp_path: Path) -> None:
     said = read(AgentConfig, "agent", written(tmp_path, text))
     assert said.state == Path("/srv/warren")
     assert said.include == ("10.10.0.0/16", "2001:db8::/32")
+    assert said.exclude == ("10.10.9.0/24",)
     assert not said.dns
     assert said.log.file == Path("/var/log/w.log")
     assert plain(said)["log"] == {"level": "debug", "file": "/var/log/w.log", "format": "json"}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import json
+from collections.abc import Iterator
 
 import pytest
 
 from tests.lab.thread.test_flows import CURL
-from tests.lab.thread.test_names import DIG, short
+from tests.lab.thread.test_names import DIG, RESOLV_CONF, short
 from warren.lab import wait_until
 from warren.lab.deployment import Deployment
 from warren.lab.host import Host
@@ -20,12 +21,15 @@ SYNTHETIC = ipaddress.ip_network("100.80.0.0/16")
 
 
 @pytest.fixture(scope="module")
-def laptop(deployment: Deployment) -> Host:
+def laptop(deployment: Deployment) -> Iterator[Host]:
     """With the wildcard and the name under .local routed."""
     for name in (WILDCARD, LOCAL):
         deployment.warren(deployment.edge, "route", "host", "add", name, "--tunnel", "office")
     wait_until(lambda: {WILDCARD, LOCAL} <= {*deployment.status()["dns"]["zones"]}, "the new zones at the agent")
-    return deployment.laptop
+    yield deployment.laptop
+    for name in (WILDCARD, LOCAL):
+        deployment.warren(deployment.edge, "route", "host", "delete", name)
+    wait_until(lambda: not {WILDCARD, LOCAL} & {*deployment.status()["dns"]["zones"]}, "no such zones at the agent")
 
 
 def said(host: Host, *words: str) -> str:
@@ -47,6 +51,26 @@ def test_each_name_under_a_wildcard_has_an_address_of_its_own(laptop: Host) -> N
 def test_nxdomain_under_a_wildcard_stays_nxdomain(laptop: Host) -> None:
     for kind in ("A", "AAAA", "TXT"):
         assert "status: NXDOMAIN" in said(laptop, "ghost.corp.internal", kind)
+
+
+def test_a_search_list_beside_the_connector_makes_no_other_name_of_it(deployment: Deployment, laptop: Host) -> None:
+    before = deployment.connector.read(RESOLV_CONF)
+    deployment.connector.write(RESOLV_CONF, f"{before}search lan\n")
+    try:
+        assert "10.10.0.10" in deployment.connector.run(["getent", "ahostsv4", "ghost.corp.internal"]).stdout
+        assert "status: NXDOMAIN" in said(laptop, "ghost.corp.internal")
+        assert short(laptop, "web.corp.internal") != []
+    finally:
+        deployment.connector.write(RESOLV_CONF, before)
+
+
+def test_the_connectors_hosts_file_counts(deployment: Deployment, laptop: Host) -> None:
+    before = deployment.connector.read("/etc/hosts")
+    deployment.connector.write("/etc/hosts", f"{before}\n10.10.0.10 filed.corp.internal\n")
+    try:
+        assert laptop.run([*CURL, "http://filed.corp.internal/"]).stdout == PAGE
+    finally:
+        deployment.connector.write("/etc/hosts", before)
 
 
 def test_a_name_without_an_address_has_no_data(laptop: Host) -> None:

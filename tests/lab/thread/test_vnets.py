@@ -24,7 +24,7 @@ FOLLOWED = 2.0
 
 
 @pytest.fixture(scope="module")
-def two(deployment: Deployment) -> Deployment:
+def two(deployment: Deployment) -> Iterator[Deployment]:
     """With the second tunnel, its connector and the same routes in the second virtual network."""
     edge, host = deployment.edge, deployment.lab["db"]
     deployment.warren(edge, "tunnel", "create", SECOND, "--token-file", "/root/second.token")
@@ -33,7 +33,10 @@ def two(deployment: Deployment) -> Deployment:
     deployment.carry("/root/second.token", edge, host)
     process = deployment.start("connector-2", host, "connector", "run", "--token-file", "/root/second.token")
     process.wait_for_output("connector ready", UP_WITHIN)
-    return deployment
+    yield deployment
+    process.stop()
+    deployment.daemons.pop("connector-2")
+    deployment.warren(edge, "tunnel", "delete", SECOND, "--force")
 
 
 @pytest.fixture
@@ -125,7 +128,15 @@ def test_the_edge_tells_either_route(two: Deployment) -> None:
         assert found["elsewhere"] == [SECOND if vnet == "default" else "default"]
 
 
-def test_an_excluded_network_is_left_alone(two: Deployment) -> None:
+@pytest.fixture
+def agent_afterwards(two: Deployment) -> Iterator[None]:
+    """As the others have it."""
+    yield
+    two.daemons["agent"].stop()
+    two.run_agent()
+
+
+def test_an_excluded_network_is_left_alone(two: Deployment, agent_afterwards: None) -> None:
     two.daemons["agent"].stop()
     process = two.start("agent", two.laptop, "agent", "up", "--exclude", "10.10.0.20/32", "--exclude", "10.99.0.0/16")
     wait_until(two.agent_ready, "the agent with its routes and resolver", UP_WITHIN)
