@@ -1,0 +1,1 @@
+"""The edge: judges every flow (judge/), switches packets it can't read (switch/), keeps who and where (store/, api/)."""

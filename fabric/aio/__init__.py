@@ -1,0 +1,1 @@
+"""Thin asyncio shells: they translate between sockets and cores, and decide nothing."""

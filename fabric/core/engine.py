@@ -129,6 +129,9 @@ class StreamStopped(NamedTuple):
 class DatagramsReceived(NamedTuple):
     """`read_datagram` has something."""
 
+    def __bool__(self) -> bool:
+        return True  # an empty tuple is false: `while event := poll_event()` would stop at it
+
 
 class Closed(NamedTuple):
     """The connection is over; nothing follows. `ours`: this side ended it. `code`: application or transport code."""

@@ -1,0 +1,1 @@
+"""Keys, certificates, tokens, proofs and grants (protocol.md, section 4). Ed25519 everywhere."""

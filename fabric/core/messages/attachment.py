@@ -34,7 +34,7 @@ class Attach(Message, frozen=True):
     certificates: tuple[bytes, ...] = ()
     """Connector: DER of leaf and tunnel CA."""
     statement: bytes = b""
-    """Connector: the network key's signature statement on the tunnel (identity/tokens.py)."""
+    """Connector: the network key's signature statement on the tunnel (identity/statements.py)."""
     slots: tuple[bytes, ...] = ()
     """Ids of slots of an earlier attachment at the same boot of the switch, to be taken over."""
     version: int = 1

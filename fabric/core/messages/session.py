@@ -1,7 +1,7 @@
 """A node before the judge: devices, flows, names; nothing of circuits (protocol.md, section 4).
 
-The node opens one bidirectional stream and says `Enrol` or `Enter` on it before anything else. DNS queries travel on
-bidirectional streams of their own, framed as in RFC 9250, section 4.2, after a `Query` header.
+The node opens one bidirectional stream and says `Enrol` or `Enter` on it before anything else. Each DNS query travels on a
+bidirectional stream of its own, as in DNS over QUIC (RFC 9250, section 4.2): one `Query`, one answer, both ends finished.
 """
 
 from __future__ import annotations
@@ -74,6 +74,10 @@ class Welcome(Message, frozen=True):
 
     tunnel: str
     name: str
+    edge: str
+    """Id of the edge."""
+    time: float
+    """The edge's clock, seconds since 1970: grants are judged by it, kept going on CLOCK_BOOTTIME."""
 
 
 class Decide(Message, frozen=True):
@@ -121,8 +125,9 @@ class Health(Message, frozen=True):
 
 
 class Query(Message, frozen=True):
-    """First message on a stream of its own; the DNS message follows, two bytes of length in front."""
+    """The only message on a stream of its own: a whole DNS message, and how the app sent it (udp: answers may be cut)."""
 
+    message: bytes
     transport: Literal["udp", "tcp"] = "udp"
 
 

@@ -1,0 +1,72 @@
+"""The agent's settings, and the files that make a device: its key, its network, the edges it knows."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from warren.fabric.core.errors import ConfigError, DeniedError
+from warren.fabric.identity import files, keys, statements
+
+STATE = Path("/var/lib/warren/agent")
+SOCKET = Path("/run/warren/agent.sock")
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """What `warren agent up` runs with."""
+
+    state: Path = STATE
+    socket: Path = SOCKET
+    interface: str = "warren0"
+    include: tuple[str, ...] = ()
+    """CIDRs to capture; none: all that the edge routes."""
+    dns: bool = True
+    """Whether the system resolver is pointed at the agent."""
+    engine: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """An enrolled device, as its state directory holds it."""
+
+    id: str
+    name: str
+    key: Ed25519PrivateKey
+    network: bytes
+    """DER of the network certificate."""
+    edges: statements.EdgeList
+
+
+def load_device(state: Path) -> Device:
+    """Raises ConfigError if the device has not enrolled, or its files are damaged."""
+    described = state / "device.json"
+    if not described.exists():
+        raise ConfigError(f"this device is not enrolled ({described} is missing): run `warren agent enrol`")
+    try:
+        said = json.loads(described.read_text())
+        network = (state / "network.der").read_bytes()
+        edges = statements.verify_edges((state / "edges").read_bytes(), network)
+        return Device(str(said["id"]), str(said["name"]), keys.load(state / "device.key"), network, edges)
+    except (OSError, ValueError, KeyError, DeniedError) as error:
+        raise ConfigError(f"the enrolment in {state} is damaged ({error}): enrol again with a new key") from None
+
+
+def save_device(state: Path, device: Device, signed_edges: bytes) -> None:
+    """Writes everything, the description last, so that half an enrolment does not look like one."""
+    files.private_directory(state)
+    keys.save(state / "device.key", device.key, replace=True)
+    files.write_private(state / "network.der", device.network, replace=True)
+    files.write_private(state / "edges", signed_edges, replace=True)
+    described = json.dumps({"id": device.id, "name": device.name}).encode()
+    files.write_private(state / "device.json", described, replace=True)
+
+
+def require_root() -> None:
+    """Raises ConfigError for a user who may not make a TUN device."""
+    if os.geteuid() != 0:
+        raise ConfigError("the agent makes a TUN device and routes: run it as root (sudo warren agent up)")

@@ -1,0 +1,132 @@
+"""What the agent is doing, as JSON for `--json` and as a screen for people: which flow goes where, and what does not."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from warren.agent.app import Agent
+    from warren.agent.tcp import TcpFlow
+
+FLOWS = 1000
+"""Flows that one status shows."""
+
+
+def describe(agent: Agent) -> dict[str, Any]:
+    """Everything, as plain values."""
+    return {
+        "device": {"id": agent.device.id, "name": agent.device.name},
+        "vnet": agent.told.vnet if agent.told else "",
+        "engine": agent.engine.name,
+        "interface": agent.config.interface,
+        "edges": [{"edge": str(node.edge), "state": node.state, "reason": node.reason} for node in agent.nodes],
+        "routes": {
+            "installed": [str(network) for network in agent.routes.plan.install],
+            "suspended": [
+                {"route": str(s.included), "part": str(s.part), "interface": s.interface}
+                for s in agent.routes.plan.suspended
+            ],
+        },
+        "dns": {
+            "resolver": str(agent.resolver_address),
+            "system": agent.resolver_state(),
+            "zones": list(agent.told.zones) if agent.told else [],
+            "before": list(agent.upstreams),
+        },
+        "tunnels": [
+            {
+                "tunnel": state.tunnel_name,
+                "connector": state.boot.hex()[:8],
+                "circuit": state.path.circuit.hex(),
+                "round_trip_ms": round(state.path.drive.connection.statistics().round_trip * 1000, 2),
+                "lost": state.path.drive.connection.statistics().lost,
+                "phase": state.path.drive.connection.statistics().phase,
+                "flows": len(state.owners),
+            }
+            for state in agent.peers.states()
+            if state.path is not None
+        ],
+        "flows": [_flow(flow) for flow in list(agent.tcp.flows.values())[:FLOWS]],
+        "refused": [
+            {
+                "at": r.at,
+                "destination": r.destination,
+                "reason": r.reason.word,
+                "text": r.reason.text,
+                "detail": r.detail,
+            }
+            for r in agent.tcp.refusals
+        ],
+        "opened": agent.tcp.opened,
+        "counters": dict(agent.capture.counters),
+    }
+
+
+def _flow(flow: TcpFlow) -> dict[str, Any]:
+    state = flow.opening.state if flow.opening is not None else None
+    return {
+        "destination": flow.destination,
+        "origin": flow.origin,
+        "tunnel": flow.granted.tunnel_name if flow.granted else "",
+        "route": flow.granted.route if flow.granted else "",
+        "connector": state.boot.hex()[:8] if state else "",
+        "circuit": state.path.circuit.hex() if state and state.path else "",
+        "state": "open" if flow.pump else "opening",
+        "since": flow.began,
+        "sent": flow.pump.bytes_out if flow.pump else 0,
+        "received": flow.pump.bytes_in if flow.pump else 0,
+    }
+
+
+def screen(said: dict[str, Any]) -> RenderableType:
+    """The status as a person reads it."""
+    parts: list[RenderableType] = [_head(said)]
+    if said["tunnels"]:
+        parts.append(_tunnels(said))
+    if said["flows"]:
+        parts.append(_flows(said))
+    for suspended in said["routes"]["suspended"]:
+        text = f"suspended: {suspended['part']} of route {suspended['route']} is also the local network on "
+        parts.append(Text(text + suspended["interface"], style="yellow"))
+    for refused in said["refused"][-5:]:
+        when = time.strftime("%H:%M:%S", time.localtime(refused["at"]))
+        detail = f" ({refused['detail']})" if refused["detail"] else ""
+        parts.append(Text(f"{when} {refused['destination']}: {refused['text']}{detail}", style="yellow"))
+    return Group(*parts)
+
+
+def _head(said: dict[str, Any]) -> RenderableType:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_row("device", f"{said['device']['name']}  (virtual network {said['vnet'] or '?'})")
+    for edge in said["edges"]:
+        state = edge["state"] + (f": {edge['reason']}" if edge["reason"] else "")
+        grid.add_row("edge", Text(f"{edge['edge']}  {state}", style="green" if edge["state"] == "connected" else "red"))
+    grid.add_row("routes", ", ".join(said["routes"]["installed"]) or "none")
+    dns = said["dns"]
+    grid.add_row("names", f"{', '.join(dns['zones']) or 'none'}  (resolver {dns['resolver']}, {dns['system']})")
+    grid.add_row("engine", said["engine"])
+    return grid
+
+
+def _tunnels(said: dict[str, Any]) -> RenderableType:
+    table = Table("tunnel", "connector", "circuit", "round trip", "lost", "phase", "flows", box=None, pad_edge=False)
+    for t in said["tunnels"]:
+        table.add_row(
+            t["tunnel"], t["connector"], t["circuit"], f"{t['round_trip_ms']} ms", str(t["lost"]), t["phase"],
+            str(t["flows"]),
+        )  # fmt: skip
+    return table
+
+
+def _flows(said: dict[str, Any]) -> RenderableType:
+    table = Table("flow", "origin", "tunnel", "circuit", "state", "sent", "received", box=None, pad_edge=False)
+    for f in said["flows"]:
+        table.add_row(
+            f["destination"], f["origin"], f["tunnel"], f["circuit"], f["state"], str(f["sent"]), str(f["received"])
+        )
+    return table

@@ -1,0 +1,209 @@
+"""A TCP flow's journey: held SYN → decision → peer connection → opened → the SYN goes on → pump.
+
+Whatever is in the way is answered to the app as its origin would (agent/capture/answers.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import socket
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from warren.agent.capture.capture import Capture
+from warren.agent.capture.headers import FlowKey
+from warren.agent.peers import Opening, Peers, Wanted
+from warren.fabric.aio.pump import Pump
+from warren.fabric.core.errors import DeniedError
+from warren.fabric.core.flow import Flow
+from warren.fabric.core.messages.peer import Open
+from warren.fabric.core.messages.session import Granted
+from warren.fabric.core.reasons import Reason
+
+log = structlog.get_logger()
+
+GRANT_CACHE = 1024
+"""Grants kept for further flows to the same destination: 2 KiB each."""
+GRANT_FRESH = 30.0
+"""Seconds that a grant is used again: half of its life, so that it is never refused for skew."""
+REFUSALS = 64
+"""Last refusals that status shows."""
+
+
+class Judge(Protocol):
+    """Who decides flows (fabric/aio/node.py)."""
+
+    async def decide(self, protocol: str, port: int, *, address: str = "", host: str = "") -> Granted:
+        """Raises DeniedError."""
+
+
+class Names(Protocol):
+    """Which name stands behind a synthetic address (agent/names.py)."""
+
+    def name_of(self, address: bytes) -> str | None: ...
+
+    def is_synthetic(self, address: bytes) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A flow that did not open, for status."""
+
+    at: float
+    destination: str
+    reason: Reason
+    detail: str
+
+
+class TcpFlow:
+    """One flow of the capture's."""
+
+    def __init__(self, journey: TcpJourney, key: FlowKey, host: str) -> None:
+        self.journey = journey
+        self.key = key
+        self.host = host
+        self.began = time.time()
+        self.opening: Opening | None = None
+        self.granted: Granted | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.pump: Pump | None = None
+        self.flow: Flow | None = None
+        self.origin = ""
+        self.retried = False
+        """A grant was stale once already."""
+
+    @property
+    def destination(self) -> str:
+        where = self.host or str(ipaddress.ip_address(self.key.destination))
+        return f"{where}:{self.key.destination_port}"
+
+    # ---- peers.FlowOwner ----
+
+    def opened(self, flow: Flow, address: str) -> None:
+        self.flow, self.origin = flow, address
+        self.journey.capture.release(self.key)
+
+    def refused(self, reason: Reason, detail: str) -> None:
+        self.journey.refused(self, reason, detail)
+
+    def readable(self, flow: Flow) -> None:
+        if self.pump is not None:
+            self.pump.handle_readable()
+
+    def writable(self, flow: Flow) -> None:
+        if self.pump is not None:
+            self.pump.handle_writable()
+
+
+class TcpJourney:
+    """All TCP flows of the agent; the capture's handler for them."""
+
+    def __init__(self, capture: Capture, judge: Judge, peers: Peers, names: Names) -> None:
+        self.capture = capture
+        self.flows: dict[FlowKey, TcpFlow] = {}
+        self.refusals: list[Refusal] = []
+        self.opened = 0
+        self._judge = judge
+        self._peers = peers
+        self._names = names
+        self._grants: dict[tuple[str, int], tuple[float, Granted]] = {}
+
+    # ---- from the capture ----
+
+    def syn(self, key: FlowKey) -> None:
+        host = self._names.name_of(key.destination) or ""
+        flow = self.flows[key] = TcpFlow(self, key, host)
+        if not host and self._names.is_synthetic(key.destination):
+            self.refused(flow, Reason.HOST_UNREACHABLE, "no name stands behind that synthetic address any more")
+            return
+        flow.task = asyncio.create_task(self._open(flow))
+
+    def cancelled(self, key: FlowKey) -> None:
+        flow = self.flows.pop(key, None)
+        if flow is None:
+            return
+        if flow.task is not None:
+            flow.task.cancel()
+        if flow.pump is not None:
+            flow.pump.abandon()
+        elif flow.flow is not None and flow.opening is not None:
+            flow.flow.reset()
+            flow.opening.flush()
+            flow.opening.settled()
+        elif flow.opening is not None:
+            flow.opening.cancel()
+
+    def accepted(self, key: FlowKey, sock: socket.socket) -> None:
+        flow = self.flows.get(key)
+        if flow is None or flow.flow is None or flow.opening is None:
+            sock.close()
+            self.capture.forget(key)
+            return
+        self.opened += 1
+        flow.pump = Pump(sock, flow.flow, flow.opening.flush, lambda _: self._done(flow))
+        flow.pump.start()
+        flow.opening.flush()
+
+    # ---- the journey ----
+
+    async def _open(self, flow: TcpFlow, *, again: bool = False) -> None:
+        try:
+            granted = await self._grant(flow, fresh=again)
+        except DeniedError as error:
+            self.refused(flow, error.reason, error.detail)
+            return
+        flow.granted = granted
+        address = "" if flow.host else str(ipaddress.ip_address(flow.key.destination))
+        message = Open(os.urandom(16), granted.grant, "tcp", flow.key.destination_port, address=address, host=flow.host)
+        flow.opening = self._peers.open(Wanted(granted, message, flow))
+
+    async def _grant(self, flow: TcpFlow, *, fresh: bool) -> Granted:
+        target, port = flow.host or str(ipaddress.ip_address(flow.key.destination)), flow.key.destination_port
+        known = self._grants.get((target, port))
+        now = time.monotonic()
+        if known is not None and now - known[0] < GRANT_FRESH and not fresh:
+            return known[1]
+        if flow.host:
+            granted = await self._judge.decide("tcp", port, host=flow.host)
+        else:
+            granted = await self._judge.decide("tcp", port, address=target)
+        if len(self._grants) >= GRANT_CACHE:
+            self._grants.pop(next(iter(self._grants)))
+        self._grants[target, port] = (now, granted)
+        return granted
+
+    def forget_grants(self) -> None:
+        """Routes or the session changed: ask anew."""
+        self._grants.clear()
+
+    def refused(self, flow: TcpFlow, reason: Reason, detail: str) -> None:
+        if reason in (Reason.STALE_GRANT, Reason.GRANT_EXPIRED) and not flow.retried:
+            self._grants.clear()
+            flow.granted, flow.opening, flow.retried = None, None, True
+            flow.task = asyncio.create_task(self._open(flow, again=True))
+            return
+        log.debug("flow refused", destination=flow.destination, reason=reason.word, detail=detail)
+        self.flows.pop(flow.key, None)
+        self.refusals = [*self.refusals[-REFUSALS + 1 :], Refusal(time.time(), flow.destination, reason, detail)]
+        self.capture.refuse(flow.key, reason)
+
+    def _done(self, flow: TcpFlow) -> None:
+        self.flows.pop(flow.key, None)
+        if flow.opening is not None:
+            flow.opening.settled()
+        self.capture.forget(flow.key)
+
+    def close(self) -> None:
+        """Resets every flow, so that no app waits for an agent that is gone."""
+        for flow in list(self.flows.values()):
+            if flow.task is not None:
+                flow.task.cancel()
+            if flow.pump is not None:
+                flow.pump.abandon()
+            else:
+                self.capture.refuse(flow.key, Reason.HOST_UNREACHABLE)

@@ -1,0 +1,255 @@
+"""The connector's process: a node towards each edge, a peer connection for each agent that was offered."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+
+import structlog
+
+from warren import __version__
+from warren.connector.config import ConnectorConfig
+from warren.connector.flows import Counts, Flows, elapsed
+from warren.connector.gate import Gate
+from warren.fabric.aio.circuits import CircuitSocket, PeerPath
+from warren.fabric.aio.node import Identity, Node
+from warren.fabric.core.credit import Budget
+from warren.fabric.core.engine import Limits, ServerConfig
+from warren.fabric.core.errors import ConfigError, DeniedError, WireError
+from warren.fabric.core.messages import session as say
+from warren.fabric.core.messages.attachment import Offer
+from warren.fabric.core.messages.peer import LABEL, Prove
+from warren.fabric.core.peer import ConnectorPeer, PeerClosed, PeerEvent, PeerReady
+from warren.fabric.core.reasons import Reason
+from warren.fabric.engines import engine
+from warren.fabric.identity import certificates, keys, proof, tokens
+from warren.fabric.identity.grants import Verifier
+
+log = structlog.get_logger()
+
+ALPN = "warren-peer/1"
+PEER_LIMITS = Limits(idle_timeout=900.0, streams=1024, connection_window=256 << 20)
+"""Idle: the hold time for a silent agent (protocol.md, section 3)."""
+PEERS = 4096
+"""Peer connections and offers that wait for their first packet: 155 KiB each with its engine."""
+FIRST_PACKET = 10.0
+"""Seconds that an offered circuit waits for the agent's first packet."""
+BEAT = 1.0
+
+
+class AgentAtDoor:
+    """An offered circuit: nothing is kept for it but this until the agent's first packet comes."""
+
+    def __init__(self, connector: Connector, offer: Offer, circuit_socket: CircuitSocket) -> None:
+        self.connector = connector
+        self.offer = offer
+        self.socket = circuit_socket
+        self.path: PeerPath | None = None
+        self.peer: ConnectorPeer | None = None
+        self.flows: Flows | None = None
+
+    def first(self, packet: bytes) -> PeerPath | None:
+        """The first packet: makes the peer connection, if it is one of QUIC's. Called by the circuit socket."""
+        self.path = self.connector.answer(self, packet)
+        return self.path
+
+
+class Connector:
+    """One running replica of a tunnel."""
+
+    def __init__(self, config: ConnectorConfig) -> None:
+        """Raises ConfigError for a bad token."""
+        self._loop = asyncio.get_running_loop()
+        self._engine = engine(config.engine)
+        token = tokens.parse_tunnel_token(config.token)
+        self.token = token
+        key = keys.generate()
+        raw = keys.public(key)
+        self._leaf = token.make_leaf(raw)
+        self._server = ServerConfig((ALPN,), certificates.pem(self._leaf), keys.private_pem(key), PEER_LIMITS)
+        self.gate = Gate(token.tunnel, Verifier(token.network, token.edges()), config.ceiling)
+        self.counts = Counts()
+        self._budget = Budget()
+        self._doors: dict[bytes, AgentAtDoor] = {}
+        self._by_peer: dict[bytes, AgentAtDoor] = {}
+        self.draining = False
+
+        def sign(label: bytes, challenge: bytes, leaf: bytes) -> bytes:
+            return proof.sign(key, label, challenge, leaf)
+
+        self._identity = Identity(
+            "connector",
+            raw,
+            sign,
+            token.network,
+            (self._leaf, token.authority),
+            token.statement,
+            socket.gethostname(),
+            f"warren {__version__}",
+        )
+        self.nodes = [Node(self._engine, self._identity, edge, self) for edge in token.edges().edges]
+        self._beat: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        for node in self.nodes:
+            node.start()
+        self._tick()
+
+    def _tick(self) -> None:
+        self._beat = self._loop.call_later(BEAT, self._tick)
+        for node in self.nodes:
+            try:
+                node.health(self.counts.open, self.draining)
+            except WireError as error:
+                log.warning("the edge does not read", detail=str(error))
+
+    # ---- what nodes tell ----
+
+    def connected(self) -> None:
+        log.info("connector ready", tunnel=self.token.name)
+
+    def disconnected(self, reason: Reason, detail: str) -> None:
+        pass
+
+    def network(self, network: say.Network) -> None:
+        pass
+
+    def welcomed(self, welcome: say.Welcome) -> None:
+        self.gate.clock(welcome.edge, welcome.time, elapsed())
+
+    def offered(self, offer: Offer, circuit_socket: CircuitSocket) -> None:
+        """Keeps the offer until the agent's first packet; a further circuit of a living connection joins it."""
+        known = self._by_peer.get(offer.peer)
+        if known is not None and known.path is not None and known.peer is not None:
+            if known.peer.key == offer.key:
+                self._doors.pop(known.path.circuit, None)
+                known.path.move(circuit_socket, offer.circuit, offer.size)
+                self._doors[offer.circuit] = known
+            return
+        if len(self._doors) >= PEERS:
+            log.warning("too many agents", limit=PEERS)
+            return
+        door = self._doors[offer.circuit] = AgentAtDoor(self, offer, circuit_socket)
+        circuit_socket.expect(offer.circuit, door.first)
+        self._loop.call_later(FIRST_PACKET, self._give_up, door)
+
+    def _give_up(self, door: AgentAtDoor) -> None:
+        if door.peer is None:
+            self._forget(door)
+
+    def dropped(self, circuit: bytes, circuit_socket: CircuitSocket) -> None:
+        """A circuit is over; its peer connection waits for another until it is idle for too long."""
+        door = self._doors.get(circuit)
+        if door is not None and door.peer is None:
+            self._forget(door)
+
+    # ---- peer connections ----
+
+    def answer(self, door: AgentAtDoor, packet: bytes) -> PeerPath | None:
+        now = self._loop.time()
+        connection = self._engine.accept(self._server, packet, now)
+        if connection is None:
+            return None
+        greeting = os.urandom(32), self.nodes[0].boot
+        peer = ConnectorPeer(
+            connection, now, self._budget, greeting, lambda said, challenge: self._prove(door, said, challenge)
+        )
+        door.peer = peer
+        path = PeerPath(door.socket, door.offer.circuit, door.offer.size, peer, lambda event: self._handle(door, event))
+        door.path = path
+        door.flows = Flows(peer, self.gate, self.counts, path.flush)
+        door.flows.draining = self.draining
+        self._by_peer[door.offer.peer] = door
+        return path
+
+    def _prove(self, door: AgentAtDoor, said: Prove, challenge: bytes) -> Reason | None:
+        """The key must be the one that the switch saw, and the connection the one that the circuit is for."""
+        if said.key != door.offer.key or said.peer != door.offer.peer:
+            return Reason.BAD_PROOF
+        try:
+            proof.verify(said.key, said.signature, LABEL, challenge, self._leaf)
+        except (DeniedError, WireError):
+            return Reason.BAD_PROOF
+        return None
+
+    def _handle(self, door: AgentAtDoor, event: PeerEvent) -> None:
+        if door.flows is not None:
+            door.flows.handle(event)
+        match event:
+            case PeerReady():
+                log.info("agent connected", device=keys.thumbprint(door.offer.key)[:8])
+            case PeerClosed(reason, detail, _):
+                log.info("agent gone", reason=reason.word, detail=detail)
+                self._forget(door)
+
+    def _forget(self, door: AgentAtDoor) -> None:
+        circuit = door.path.circuit if door.path is not None else door.offer.circuit
+        self._doors.pop(circuit, None)
+        if self._by_peer.get(door.offer.peer) is door:
+            del self._by_peer[door.offer.peer]
+        door.socket.unexpect(door.offer.circuit)
+        if door.path is not None:
+            self._loop.call_soon(door.path.close)
+        for node in self.nodes:
+            if door.socket in node.sockets:
+                node.drop(circuit, Reason.PEER_GONE)
+
+    # ---- end ----
+
+    async def drain(self, patience: float) -> None:
+        """No new flows; those that are open get `patience` seconds to end."""
+        self.draining = True
+        for door in self._doors.values():
+            if door.flows is not None:
+                door.flows.draining = True
+        until = self._loop.time() + patience
+        if self.counts.open:
+            log.info("draining", flows=self.counts.open, seconds=patience)
+        while self.counts.open and self._loop.time() < until:
+            await asyncio.sleep(0.1)
+
+    async def close(self) -> None:
+        """Resets what is still open, and says goodbye."""
+        if self._beat is not None:
+            self._beat.cancel()
+        for door in list(self._doors.values()):
+            if door.peer is not None and door.path is not None:
+                door.peer.close(Reason.DRAINING, self._loop.time())
+                door.path.flush()
+        for node in self.nodes:
+            await node.close()
+
+
+def run(config: ConnectorConfig) -> None:
+    """Runs the connector in this process until SIGTERM (drains) or SIGINT (ends at once)."""
+    import uvloop
+
+    async def main() -> None:
+        stop, now = asyncio.Event(), asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def at_once() -> None:
+            now.set()
+            stop.set()
+
+        loop.add_signal_handler(signal.SIGTERM, lambda: now.set() if stop.is_set() else stop.set())
+        loop.add_signal_handler(signal.SIGINT, at_once)
+        connector = Connector(config)
+        connector.start()
+        try:
+            await stop.wait()
+            if not now.is_set():
+                drained = asyncio.create_task(connector.drain(config.drain))
+                hurried = asyncio.create_task(now.wait())
+                await asyncio.wait({drained, hurried}, return_when=asyncio.FIRST_COMPLETED)
+                drained.cancel()
+                hurried.cancel()
+        finally:
+            await connector.close()
+
+    try:
+        uvloop.run(main())
+    except DeniedError as error:
+        raise ConfigError(str(error)) from None

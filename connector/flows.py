@@ -1,0 +1,194 @@
+"""Opens what the gate lets through, for one peer connection: gate → resolve → dial → pump."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+import time
+from collections.abc import Callable
+
+import structlog
+
+from warren.connector import resolve
+from warren.connector.dial import dial
+from warren.connector.gate import Gate
+from warren.fabric.aio.pump import Pump
+from warren.fabric.core import dnswire
+from warren.fabric.core.errors import DeniedError
+from warren.fabric.core.flow import Flow
+from warren.fabric.core.messages.peer import Open
+from warren.fabric.core.peer import (
+    ConnectorPeer,
+    FlowAsked,
+    FlowCancelled,
+    FlowReadable,
+    FlowWritable,
+    PeerClosed,
+    PeerEvent,
+    ResolveAsked,
+)
+from warren.fabric.core.reasons import Reason
+
+log = structlog.get_logger()
+
+DIALS = 1024
+"""Dials under way on one peer connection: more than its streams, so that only a fault reaches it."""
+
+
+def elapsed() -> float:
+    """Seconds that grants are judged by: they go on in suspend."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Counts:
+    """What the connector has opened and refused, for health and metrics."""
+
+    def __init__(self) -> None:
+        self.open = 0
+        self.opened = 0
+        self.refused: dict[Reason, int] = {}
+
+    def refuse(self, reason: Reason) -> None:
+        self.refused[reason] = self.refused.get(reason, 0) + 1
+
+
+class Flows:
+    """The flows of one peer connection. `flush`: drain and transmit, after something was done to the peer."""
+
+    def __init__(self, peer: ConnectorPeer, gate: Gate, counts: Counts, flush: Callable[[], None]) -> None:
+        self._peer = peer
+        self._gate = gate
+        self._counts = counts
+        self._flush = flush
+        self._dials: dict[Flow, asyncio.Task[None]] = {}
+        self._questions: set[asyncio.Task[None]] = set()
+        self.draining = False
+
+    def handle(self, event: PeerEvent) -> None:
+        """One event of the peer connection; the caller drains and transmits after all of them."""
+        match event:
+            case FlowReadable(flow) if isinstance(flow.owner, Pump):
+                flow.owner.handle_readable()
+            case FlowWritable(flow) if isinstance(flow.owner, Pump):
+                flow.owner.handle_writable()
+            case FlowAsked(flow, message):
+                self._asked(flow, message)
+            case FlowCancelled(flow):
+                self._cancel(flow)
+            case ResolveAsked():
+                self._question(event)
+            case PeerClosed():
+                self.close()
+
+    def close(self) -> None:
+        """The peer connection is over: dials end here, pumps by what they read from their flows."""
+        for flow in list(self._dials):
+            self._cancel(flow)
+        for task in self._questions:
+            task.cancel()
+
+    # ---- opening ----
+
+    def _asked(self, flow: Flow, message: Open) -> None:
+        try:
+            if self.draining:
+                raise DeniedError(Reason.DRAINING)
+            if message.protocol != "tcp":
+                raise DeniedError(Reason.UNSUPPORTED, message.protocol)
+            if len(self._dials) >= DIALS:
+                raise DeniedError(Reason.LIMIT, "dials")
+            self._gate.check(message, self._peer.key, elapsed())
+        except DeniedError as error:
+            self._refuse(flow, error)
+            return
+        task = asyncio.create_task(self._open(flow, message))
+        self._dials[flow] = task
+        task.add_done_callback(lambda _: self._dials.pop(flow, None))
+
+    async def _open(self, flow: Flow, message: Open) -> None:
+        try:
+            candidates = await self._candidates(message)
+            sock = await dial(candidates, message.port)
+        except DeniedError as error:
+            self._refuse(flow, error)
+            self._flush()
+            return
+        self._opened(flow, sock)
+
+    async def _candidates(self, message: Open) -> list[str]:
+        """Addresses to dial, each of them below the ceiling."""
+        if message.address:
+            self._gate.check_address(message.address, message.port)
+            return [message.address]
+        found = await resolve.addresses(message.host)
+        allowed, refusal = list[str](), DeniedError(Reason.NO_SUCH_NAME, message.host)
+        for address in found:
+            try:
+                self._gate.check_address(address, message.port)
+                allowed.append(address)
+            except DeniedError as error:
+                refusal = error
+        if not allowed:
+            raise refusal
+        return allowed
+
+    def _opened(self, flow: Flow, sock: socket.socket) -> None:
+        if self._peer.closed or flow.id not in self._peer.flows:
+            sock.close()
+            return
+        pump = Pump(sock, flow, self._flush, self._done)
+        flow.owner = pump
+        self._counts.open += 1
+        self._counts.opened += 1
+        self._peer.opened(flow, str(sock.getpeername()[0]))
+        pump.start()
+        self._flush()
+
+    def _done(self, flow: Flow) -> None:
+        self._counts.open -= 1
+        flow.owner = None
+        self._peer.settled(flow)
+
+    def _refuse(self, flow: Flow, error: DeniedError) -> None:
+        log.debug("flow refused", reason=error.reason.word, detail=error.detail)
+        self._counts.refuse(error.reason)
+        self._peer.refuse(flow, error.reason, error.detail)
+
+    def _cancel(self, flow: Flow) -> None:
+        task = self._dials.pop(flow, None)
+        if task is not None:
+            task.cancel()
+
+    # ---- names ----
+
+    def _question(self, asked: ResolveAsked) -> None:
+        if len(self._questions) >= DIALS:
+            self._peer.resolved(asked.request, b"", Reason.LIMIT)
+            return
+        task = asyncio.create_task(self._resolve(asked))
+        self._questions.add(task)
+        task.add_done_callback(self._questions.discard)
+
+    async def _resolve(self, asked: ResolveAsked) -> None:
+        try:
+            self._peer.resolved(asked.request, await self._answer(asked))
+        except DeniedError as error:
+            self._peer.resolved(asked.request, b"", error.reason)
+        self._flush()
+
+    async def _answer(self, asked: ResolveAsked) -> bytes:
+        """The answer to a question for addresses; another type has no data here (yet)."""
+        question = dnswire.read_question(asked.message)
+        if not isinstance(question, dnswire.Question):
+            raise DeniedError(Reason.UNSUPPORTED, "a question that can't be read")
+        host = question.text.rstrip(".")
+        self._gate.check_name(asked.grant, self._peer.key, host, elapsed())
+        families = {dnswire.A: socket.AF_INET, dnswire.AAAA: socket.AF_INET6}
+        found = await resolve.addresses(host)
+        family = families.get(question.type)
+        packed = [ipaddress.ip_address(text.partition("%")[0]).packed for text in found]
+        if family is None:
+            return dnswire.answer_addresses(question, [], 30)
+        length = 4 if family == socket.AF_INET else 16
+        return dnswire.answer_addresses(question, [address for address in packed if len(address) == length], 30)

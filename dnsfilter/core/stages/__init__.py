@@ -1,0 +1,1 @@
+"""One behaviour of the resolver a file; `dnsfilter/core/chain.py` puts them in order."""

@@ -1,0 +1,75 @@
+"""What was decided about a query, by what, and for whom."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from warren.fabric.core.dnswire import TCP_MAX, Question
+
+
+class Kind(enum.Enum):
+    """How a query ended. The value is the word in logs and metrics."""
+
+    HOST_ROUTE = "host_route"
+    """Under a hostname route: the connector is asked, nothing is answered here."""
+    LOCAL = "local"
+    """Answered here: a private or special-use name, or a question that no resolver forwards."""
+    BLOCKED = "blocked"
+    OVERRIDDEN = "overridden"
+    CACHED = "cached"
+    STALE = "stale"
+    FORWARDED = "forwarded"
+    FAILED = "failed"
+    """No upstream answered, or none may be asked."""
+    MALFORMED = "malformed"
+
+
+class Client(msgspec.Struct, frozen=True):
+    """Who asks. Empty: not known."""
+
+    device: str = ""
+    user: str = ""
+    groups: frozenset[str] = frozenset()
+    tags: frozenset[str] = frozenset()
+    address: str = ""
+    """Source address, in presentation form."""
+    vnet: str = ""
+
+
+class Verdict(msgspec.Struct, frozen=True, gc=False):
+    """The decision, with what made it."""
+
+    kind: Kind
+    stage: str
+    """The stage of the chain that decided."""
+    rule: str = ""
+    """In words: rule, zone or list entry."""
+    list: str = ""
+    upstream: str = ""
+    route: str = ""
+    """Id of the hostname route, for HOST_ROUTE."""
+
+
+class Resolved(msgspec.Struct, frozen=True, gc=False):
+    """The end of a query: `message` goes back to the client, or nothing when it is empty."""
+
+    message: bytes
+    verdict: Verdict
+    question: Question | None = None
+
+
+class Asked(msgspec.Struct):
+    """One query on its way through the chain."""
+
+    question: Question
+    client: Client
+    now: float
+    """Monotonic, in seconds."""
+    limit: int = TCP_MAX
+    """Bytes that the answer may have."""
+    group: str = "default"
+    """The upstreams that may be asked; stages choose it."""
+    refresh: bool = False
+    """Answered, but ask the upstreams too: the answer is about to end."""

@@ -1,0 +1,123 @@
+"""A query in, an answer and a verdict out: the chain of stages, then the upstreams."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from warren.dnsfilter.core import chain
+from warren.dnsfilter.core.cache import Cache, Entry, Key, key_of
+from warren.dnsfilter.core.config import ResolverConfig
+from warren.dnsfilter.core.stages.host_routes import Routes
+from warren.dnsfilter.core.verdict import Asked, Client, Kind, Resolved, Verdict
+from warren.dnsfilter.forwarder import Failure, Forwarder, Heard
+from warren.fabric.core import dnsreply
+from warren.fabric.core import dnswire as wire
+
+STALE_AFTER_S: Final = 1.8
+"""A client gets a stale answer when upstreams took so long (RFC 8767, section 5: the client response timer)."""
+STALE_TTL: Final = 30
+"""RFC 8767, section 4."""
+PREFETCHES_MAX: Final = 100
+"""Answers fetched anew at once before they end."""
+_FORWARD: Final = "forward"
+
+log = structlog.get_logger()
+
+
+class Resolver:
+    """Resolves queries for one host of it: an edge, or a server of its own.
+
+    `routes` says whether a name lies under a hostname route (see `Routes`); `clock` is monotonic, in seconds.
+    """
+
+    def __init__(
+        self, config: ResolverConfig, routes: Routes | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
+        self.cache = Cache(config.cache)
+        self._stages = chain.build(config, self.cache, routes)
+        self.forwarder = Forwarder(config.groups, clock)
+        self._prefetches: set[asyncio.Task[None]] = set()
+
+    async def resolve(self, query: bytes, client: Client, transport: str = "udp") -> Resolved:
+        """Answer one query that came over "udp" or over something that carries 64 KiB. Never raises on what it says."""
+        decided = self.decide(query, client, transport)
+        return decided if isinstance(decided, Resolved) else await self.forward(decided)
+
+    def decide(self, query: bytes, client: Client, transport: str = "udp") -> Resolved | Asked:
+        """The half that needs nobody else: an answer at once, or what `forward` has to ask."""
+        question = wire.read_question(query)
+        if isinstance(question, wire.Unreadable):
+            return Resolved(question.answer, Verdict(Kind.MALFORMED, "guard", question.why))
+        asked = Asked(question, client, self._clock(), wire.limit_for(question, transport))
+        resolved = chain.decide(self._stages, asked)
+        if asked.refresh:
+            self._prefetch(key_of(question, asked.group))
+        return asked if resolved is None else resolved
+
+    async def forward(self, asked: Asked) -> Resolved:
+        """Ask the upstreams of `asked.group`; what was kept is served when they are silent."""
+        key = key_of(asked.question, asked.group)
+        kept = self.cache.stale(key, asked.now)
+        if kept is None:
+            return self._heard(asked, key, await self.forwarder.ask(key))
+        try:
+            async with asyncio.timeout(STALE_AFTER_S):
+                heard = await self.forwarder.ask(key)
+        except TimeoutError:
+            return self._stale(asked, kept)
+        if isinstance(heard, Failure) or heard.reply.rcode not in (wire.NOERROR, wire.NXDOMAIN):
+            return self._stale(asked, kept)
+        return self._heard(asked, key, heard)
+
+    async def close(self) -> None:
+        """End what is in flight."""
+        await self.forwarder.close()
+        await asyncio.gather(*self._prefetches, return_exceptions=True)
+
+    def _heard(self, asked: Asked, key: Key, heard: Heard | Failure) -> Resolved:
+        question = asked.question
+        if isinstance(heard, Failure):
+            return self._failed(asked, heard)
+        reply = heard.reply
+        self.cache.put(key, reply, heard.upstream, self._clock())
+        if reply.rcode > 15:
+            return self._failed(asked, Failure(f"rcode {reply.rcode}", wire.EDE_OTHER, heard.upstream))
+        message = dnsreply.render(reply.body, reply.ttls, question, limit=asked.limit, extended=reply.extended)
+        return Resolved(message, Verdict(Kind.FORWARDED, _FORWARD, upstream=heard.upstream), question)
+
+    def _failed(self, asked: Asked, failure: Failure) -> Resolved:
+        rcode = wire.REFUSED if failure.code == wire.EDE_PROHIBITED else wire.SERVFAIL
+        extended = wire.Extended(failure.code, failure.text)
+        message = wire.answer(asked.question, rcode, extended=extended, limit=asked.limit)
+        return Resolved(
+            message, Verdict(Kind.FAILED, _FORWARD, failure.text, upstream=failure.upstream), asked.question
+        )
+
+    def _stale(self, asked: Asked, kept: Entry) -> Resolved:
+        code = wire.EDE_STALE_NXDOMAIN if kept.rcode == wire.NXDOMAIN else wire.EDE_STALE_ANSWER
+        message = dnsreply.render(
+            kept.body,
+            kept.ttls,
+            asked.question,
+            limit=asked.limit,
+            extended=wire.Extended(code, "upstreams are silent"),
+            cap=STALE_TTL,
+        )
+        return Resolved(message, Verdict(Kind.STALE, _FORWARD, upstream=kept.upstream), asked.question)
+
+    def _prefetch(self, key: Key) -> None:
+        if len(self._prefetches) < PREFETCHES_MAX:
+            task = asyncio.create_task(self._fetch_anew(key), name="dns prefetch")
+            self._prefetches.add(task)
+            task.add_done_callback(self._prefetches.discard)
+
+    async def _fetch_anew(self, key: Key) -> None:
+        heard = await self.forwarder.ask(key)
+        if isinstance(heard, Heard):
+            self.cache.put(key, heard.reply, heard.upstream, self._clock())

@@ -1,0 +1,43 @@
+"""The admin API: everything that `warren` prints and changes at an edge, as JSON under /v1.
+
+Who may open the Unix socket may do everything; that file's mode is the only door (server.py).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import FastAPI
+
+from warren.edge.api import devices, errors, routes, tunnels
+from warren.edge.api.context import Context, Identity
+from warren.edge.api.live import Live
+from warren.edge.store.repository import Repository
+
+
+def create_app(repository: Repository, live: Live, identity: Identity, now: Callable[[], float] = time.time) -> FastAPI:
+    """The API as an ASGI app; it runs in the event loop of `repository`."""
+    context = Context(repository, live, identity, now)
+    app = FastAPI(title="Warren", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    errors.install(app)
+    for part in (tunnels, routes, devices):
+        app.include_router(part.router(context))
+
+    @app.get("/v1/info", response_model=None)
+    async def info() -> dict[str, Any]:
+        snapshot = repository.snapshot
+        return {
+            "network": identity.fingerprint,
+            "edges": list(identity.edges),
+            "epoch": snapshot.epoch,
+            "revision": snapshot.revision,
+        }
+
+    @app.get("/v1/flows", response_model=None)
+    async def flows() -> list[dict[str, Any]]:
+        return [asdict(flow) for flow in live.flows()]
+
+    return app

@@ -1,0 +1,70 @@
+"""What the API shows of the running edge. The judge's sessions implement `Live`; the store knows nothing of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+Status = Literal["inactive", "healthy", "degraded", "down"]
+"""inactive: no connector has ever been here; down: there was one, and none is; degraded: some are missing or drain."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectorView:
+    """A running connector of a tunnel. `boot`: id of the process, hex; `since`: Unix time in seconds."""
+
+    boot: str
+    host: str
+    since: int
+    flows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowView:
+    """A flow that was granted and has not ended, as far as this edge knows. One of `address` and `host` is ""."""
+
+    device: str
+    """Name of the device."""
+    protocol: str
+    address: str
+    host: str
+    port: int
+    tunnel: str
+    """Name of the tunnel."""
+    route: str
+    """Id of the route."""
+    connector: str = ""
+    """Boot id of the connector, hex."""
+    circuit: str = ""
+    """Id of the circuit, hex."""
+    since: int
+
+
+class Live(Protocol):
+    """The running edge, as the API asks for it; answers at once, from memory."""
+
+    def status(self, tunnel: str) -> Status:
+        """Of the tunnel with this id."""
+
+    def connectors(self, tunnel: str) -> Sequence[ConnectorView]:
+        """Of the tunnel with this id."""
+
+    def flows(self) -> Sequence[FlowView]:
+        """All of this edge's."""
+
+
+class NothingLive:
+    """An edge to which nobody is attached."""
+
+    def status(self, tunnel: str) -> Status:
+        """Nobody has ever been here."""
+        return "inactive"
+
+    def connectors(self, tunnel: str) -> Sequence[ConnectorView]:
+        """None."""
+        return ()
+
+    def flows(self) -> Sequence[FlowView]:
+        """None."""
+        return ()

@@ -1,0 +1,201 @@
+"""The edge's process: one UDP port for circuits and QUIC, the judge and the switch behind it, the admin API beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from contextlib import AsyncExitStack
+
+import structlog
+
+from warren.dnsfilter.core.config import ResolverConfig
+from warren.edge.api.app import create_app
+from warren.edge.api.context import Identity
+from warren.edge.api.server import serve
+from warren.edge.config import EdgeConfig
+from warren.edge.connections import Connections
+from warren.edge.credentials import Credentials
+from warren.edge.judge.admission import ConnectorNode, Doorkeeper, Shown
+from warren.edge.judge.resolver import JudgeResolver
+from warren.edge.judge.sessions import Authority, Sessions
+from warren.edge.store.database import open_store
+from warren.edge.store.records import Change
+from warren.edge.store.repository import Repository
+from warren.edge.store.snapshot import Snapshot
+from warren.edge.switch.attachments import Attachments
+from warren.edge.switch.circuits import Circuits
+from warren.edge.switch.forward import Forwarder
+from warren.edge.switch.model import Admission
+from warren.fabric.aio.udp import SOL_UDP, UDP_SEGMENT, open_socket
+from warren.fabric.core.engine import Address, Batch, Limits, ServerConfig
+from warren.fabric.core.errors import DeniedError
+from warren.fabric.core.messages.attachment import LABEL, Attach
+from warren.fabric.core.reasons import Reason
+from warren.fabric.engines import engine
+from warren.fabric.identity import keys
+from warren.fabric.identity.certificates import fingerprint
+from warren.fabric.identity.grants import Verifier
+
+log = structlog.get_logger()
+
+ALPN = "warren-attach/1"
+ATTACH_LIMITS = Limits(idle_timeout=75.0, streams=128, stream_window=1 << 20, connection_window=4 << 20)
+"""Idle: an agent beats every 20 s, so three are missed. Windows: messages of at most 1 MiB."""
+
+
+class Edge:
+    """Judge and switch on one UDP port."""
+
+    def __init__(self, config: EdgeConfig, credentials: Credentials, repository: Repository) -> None:
+        """Raises ConfigError if the port can't be had."""
+        self._loop = asyncio.get_running_loop()
+        self._repository = repository
+        self.socket = open_socket((config.host, config.port))
+        now = self._loop.time()
+        doorkeeper = Doorkeeper(credentials.network, credentials.leaf, lambda: repository.snapshot)
+        self.resolver = JudgeResolver(ResolverConfig(), lambda: repository.snapshot)
+        authority = Authority(credentials.id, doorkeeper, credentials.issuer(), repository, self.resolver)
+        self.sessions = Sessions(authority)
+        self._doorkeeper = doorkeeper
+        self._verifier = Verifier(credentials.network)
+        boot = os.urandom(16)
+        self.circuits = Circuits(boot, self._permitted, os.urandom, now)
+        self.forwarder = Forwarder(self.circuits)
+        attachments = Attachments(self.circuits, self._admit)
+        server = ServerConfig((ALPN,), credentials.chain, credentials.key, ATTACH_LIMITS, retry=True)
+        endpoint = engine(config.engine).endpoint(server, now)
+        self.connections = Connections(endpoint, boot, self.sessions, attachments, self._send)
+        self._timer: asyncio.TimerHandle | None = None
+        self._writing = False
+        repository.on_change = self._changed
+        self._loop.add_reader(self.socket.fileno(), self._readable)
+        self._rearm()
+
+    # ---- what the switch asks the judge ----
+
+    def _admit(self, attach: Attach, challenge: bytes) -> Admission | Reason:
+        shown = Shown(attach.role, attach.key, attach.signature, attach.certificates, attach.statement)
+        try:
+            node = self._doorkeeper.identify(LABEL, challenge, shown)
+        except DeniedError as error:
+            return error.reason
+        tunnel = node.tunnel.id if isinstance(node, ConnectorNode) else ""
+        return Admission(attach.key, attach.role, attach.boot, tunnel)
+
+    def _permitted(self, permit: bytes, key: bytes) -> str | Reason:
+        """The tunnel that a pass is for. The device must still be there: a deleted one gets no new circuit."""
+        try:
+            said = self._verifier.permit(permit, time.time())
+        except DeniedError as error:
+            return error.reason
+        snapshot = self._repository.snapshot
+        thumbprint = keys.thumbprint(key)
+        if said.thumbprint != thumbprint or snapshot.device(thumbprint) is None:
+            return Reason.DEVICE_UNKNOWN
+        return said.tunnel if snapshot.tunnel(said.tunnel) is not None else Reason.NO_ROUTE
+
+    def _changed(self, snapshot: Snapshot, change: Change) -> None:
+        self.sessions.changed(snapshot, change)
+        for member in list(self.circuits.members):
+            gone = (
+                snapshot.device(keys.thumbprint(member.key)) is None
+                if member.role == "agent"
+                else snapshot.tunnel(member.tunnel) is None
+            )
+            if gone:
+                self.connections.attachments.expel(member.key, Reason.DEVICE_UNKNOWN, self._loop.time())
+        self.connections.flush()
+
+    # ---- packets ----
+
+    def _readable(self) -> None:
+        self.forwarder.serve(self.socket, self._loop.time, self.connections.receive)
+        self.forwarder.flush(self.socket)
+        self.connections.flush()
+        self._rearm()
+
+    def _send(self, address: Address, batch: Batch) -> bool:
+        control = [(SOL_UDP, UDP_SEGMENT, batch.stride.to_bytes(2, "little"))] if batch.segments > 1 else []
+        try:
+            self.socket.sendmsg(batch.parts, control, 0, address)
+        except (BlockingIOError, InterruptedError):
+            if not self._writing:
+                self._writing = True
+                self._loop.add_writer(self.socket.fileno(), self._writable)
+            return False
+        except OSError as error:
+            log.debug("a batch was lost", error=error.strerror)
+        return True
+
+    def _writable(self) -> None:
+        self._writing = False
+        self._loop.remove_writer(self.socket.fileno())
+        self.connections.flush()
+
+    def _rearm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self.circuits.poll_timeout()[0], self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        self.circuits.handle_timeout(self._loop.time())
+        self.forwarder.flush(self.socket)
+        self.connections.flush()
+        self._rearm()
+
+    async def close(self) -> None:
+        self._repository.on_change = lambda snapshot, change: None
+        self.connections.close()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._loop.remove_reader(self.socket.fileno())
+        self._loop.remove_writer(self.socket.fileno())
+        self.socket.close()
+        await self.resolver.close()
+
+
+async def serve_edge(config: EdgeConfig, stop: asyncio.Event) -> None:
+    """Runs the edge until `stop`. Raises ConfigError: not initialised, port or socket in use."""
+    credentials = Credentials.load(config.state)
+    async with AsyncExitStack() as stack:
+        repository = await open_store(config.state / "store.sqlite")
+        stack.push_async_callback(repository.close)
+        edge = Edge(config, credentials, repository)
+        stack.push_async_callback(edge.close)
+        identity = Identity(
+            fingerprint(credentials.network).hex(), credentials.network, tuple(str(e) for e in credentials.edges.edges)
+        )
+        await stack.enter_async_context(serve(create_app(repository, edge.sessions, identity), config.socket))
+        host, port = edge.socket.getsockname()[:2]
+        log.info("edge runs", listen=f"{host}:{port}", admin=str(config.socket), edge=credentials.name)
+        _tell_systemd("READY=1")
+        await stop.wait()
+        log.info("edge stops")
+
+
+def run(config: EdgeConfig) -> None:
+    """Runs the edge in this process until SIGINT or SIGTERM."""
+    import uvloop
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+        await serve_edge(config, stop)
+
+    uvloop.run(main())
+
+
+def _tell_systemd(state: str) -> None:
+    """sd_notify(3): one datagram to NOTIFY_SOCKET, where there is one."""
+    path = os.environ.get("NOTIFY_SOCKET")
+    if not path:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.connect("\0" + path[1:] if path.startswith("@") else path)
+        sock.sendall(state.encode())

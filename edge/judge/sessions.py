@@ -1,0 +1,326 @@
+"""Agents and connectors that are here: their sessions, in what health, and what they are told when something changes.
+
+`Sessions` is the register (and what the admin API shows of the running edge); `Session` is one node's, on one connection:
+the judge's half of fabric/core/session.py. What has to wait (the store, DNS) runs as a task of the session's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from warren.edge.api.live import ConnectorView, FlowView, Status
+from warren.edge.judge.admission import ConnectorNode, DeviceNode, Doorkeeper, Shown
+from warren.edge.judge.decide import Refused, decide, grant
+from warren.edge.judge.resolver import JudgeResolver
+from warren.edge.store.records import Change, Device
+from warren.edge.store.repository import Repository
+from warren.edge.store.snapshot import Snapshot
+from warren.fabric.core.engine import StreamReset, StreamStopped
+from warren.fabric.core.errors import DeniedError, WireError
+from warren.fabric.core.messages import session as say
+from warren.fabric.core.reasons import Reason
+from warren.fabric.core.streams import MessageStream
+from warren.fabric.identity import grants, keys, proof
+
+log = structlog.get_logger()
+
+QUERIES = 64
+"""DNS queries of one device under way."""
+MISSED = 3.5
+"""Seconds without a beat after which a connector is taken for gone: three missed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """What the judge signs and decides with."""
+
+    edge: str
+    doorkeeper: Doorkeeper
+    issuer: grants.Issuer
+    repository: Repository
+    resolver: JudgeResolver
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return self.repository.snapshot
+
+
+class Sessions:
+    """All sessions of this edge. Implements the API's `Live`."""
+
+    def __init__(self, authority: Authority) -> None:
+        self.authority = authority
+        self.counters: Counter[str] = Counter()
+        self._agents: dict[str, set[Session]] = {}
+        self._connectors: dict[str, dict[bytes, Session]] = {}
+        self._known: set[str] = set()
+
+    # ---- register ----
+
+    def entered(self, session: Session) -> None:
+        match session.node:
+            case DeviceNode(device, _):
+                self._agents.setdefault(device.id, set()).add(session)
+            case ConnectorNode(tunnel, _):
+                self._known.add(tunnel.id)
+                self._connectors.setdefault(tunnel.id, {})[session.boot] = session
+
+    def left(self, session: Session) -> None:
+        match session.node:
+            case DeviceNode(device, _):
+                self._agents.get(device.id, set()).discard(session)
+            case ConnectorNode(tunnel, _):
+                if self._connectors.get(tunnel.id, {}).get(session.boot) is session:
+                    del self._connectors[tunnel.id][session.boot]
+
+    def changed(self, snapshot: Snapshot, change: Change) -> None:
+        """The store has changed: agents hear what they may capture now, and who was deleted leaves."""
+        for device_id, sessions in list(self._agents.items()):
+            device = snapshot.devices_by_id.get(device_id)
+            for session in list(sessions):
+                if device is None:
+                    session.expel(Reason.DEVICE_UNKNOWN)
+                else:
+                    session.tell_network(device)
+        for tunnel_id, connectors in list(self._connectors.items()):
+            if snapshot.tunnel(tunnel_id) is None:
+                for session in list(connectors.values()):
+                    session.expel(Reason.WRONG_TUNNEL)
+
+    # ---- Live ----
+
+    def status(self, tunnel: str) -> Status:
+        there = self._connectors.get(tunnel, {})
+        fit = [session for session in there.values() if session.healthy]
+        if fit:
+            return "healthy" if len(fit) == len(there) else "degraded"
+        return "degraded" if there else ("down" if tunnel in self._known else "inactive")
+
+    def connectors(self, tunnel: str) -> Sequence[ConnectorView]:
+        return [
+            ConnectorView(session.boot.hex(), session.host, int(session.since), session.flows)
+            for session in self._connectors.get(tunnel, {}).values()
+        ]
+
+    def flows(self) -> Sequence[FlowView]:
+        """None: flows are end to end; the agent's status shows them, with circuit and connector."""
+        return ()
+
+
+class Session:
+    """One node before the judge."""
+
+    def __init__(
+        self, sessions: Sessions, challenge: bytes, flush: Callable[[], None], close: Callable[[Reason], None]
+    ) -> None:
+        """`flush`: drain and transmit the connection. `close(reason)`: end it."""
+        self.node: DeviceNode | ConnectorNode | None = None
+        self.boot = b""
+        self.host = ""
+        self.since = time.time()
+        self.flows = 0
+        self.draining = False
+        self._sessions = sessions
+        self._authority = sessions.authority
+        self._challenge = challenge
+        self._flush = flush
+        self._close = close
+        self._control: MessageStream[Any, Any] | None = None
+        self._told: say.Network | None = None
+        self._heard = time.monotonic()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._queries = 0
+
+    @property
+    def healthy(self) -> bool:
+        return not self.draining and time.monotonic() - self._heard < MISSED
+
+    # ---- from the connection ----
+
+    def begin(self, control: MessageStream[Any, Any], first: say.Enter | say.Enrol) -> None:
+        """The first message of the session's control stream. Raises WireError."""
+        if self._control is not None:
+            raise WireError("a second session on one connection")
+        self._control = control
+        if isinstance(first, say.Enrol):
+            self._spawn(self._enrol(first))
+        else:
+            self._enter(first)
+
+    def handle_readable(self, stream: int, now: float) -> None:
+        assert self._control is not None
+        for message in self._control.handle_readable():
+            self._take(message)
+
+    def handle_writable(self, stream: int, now: float) -> None:
+        assert self._control is not None
+        self._control.handle_writable()
+
+    def handle_ended(self, stream: int, event: StreamReset | StreamStopped, now: float) -> None:
+        raise WireError("the session's control stream was reset")
+
+    def query(self, stream: MessageStream[Any, Any], query: say.Query) -> None:
+        """A DNS query on a stream of its own. Raises WireError from anybody but an agent with a session."""
+        if not isinstance(self.node, DeviceNode):
+            raise WireError("a query without a session")
+        if self._queries >= QUERIES:
+            stream.finish()
+            return
+        self._queries += 1
+        self._spawn(self._answer(stream, query, self.node.device))
+
+    def gone(self) -> None:
+        """The connection is over."""
+        for task in self._tasks:
+            task.cancel()
+        if self.node is not None:
+            self._sessions.left(self)
+            log.info("session over", **self._who())
+        self.node = None
+
+    def expel(self, reason: Reason) -> None:
+        """What it was admitted for is gone."""
+        self._refuse(DeniedError(reason))
+
+    # ---- entering ----
+
+    def _enter(self, enter: say.Enter) -> None:
+        shown = Shown(enter.role, enter.key, enter.signature, enter.certificates, enter.statement)
+        try:
+            self.node = self._authority.doorkeeper.identify(say.LABEL, self._challenge, shown)
+        except DeniedError as error:
+            self._refuse(error)
+            return
+        if len(enter.boot) != 16:
+            raise WireError("a boot id that is not 16 bytes")
+        self.boot, self.host = enter.boot, enter.host[:255]
+        self._sessions.entered(self)
+        log.info("session", program=enter.program[:40], **self._who())
+        match self.node:
+            case DeviceNode(device, _):
+                self.tell_network(device)
+            case ConnectorNode(tunnel, _):
+                self._send(say.Welcome(tunnel.id, tunnel.name, self._authority.edge, time.time()))
+
+    def _who(self) -> dict[str, str]:
+        match self.node:
+            case DeviceNode(device, _):
+                return {"device": device.name}
+            case ConnectorNode(tunnel, _):
+                return {"tunnel": tunnel.name, "connector": self.boot.hex()[:8]}
+        return {}
+
+    async def _enrol(self, enrol: say.Enrol) -> None:
+        try:
+            proof.verify(enrol.key, enrol.signature, say.ENROL_LABEL, self._challenge, self._authority.doorkeeper.leaf)
+            thumbprint = keys.thumbprint(enrol.key)
+            device = await self._authority.repository.enrol(
+                enrol.secret, thumbprint, enrol.host[:255], int(time.time())
+            )
+        except DeniedError as error:
+            self._refuse(error)
+            return
+        log.info("device enrolled", device=device.name)
+        self._send(say.Enrolled(device.id, device.name))
+        self._flush()
+
+    def _refuse(self, error: DeniedError) -> None:
+        """Says why, and ends the connection once that was said."""
+        self._sessions.counters[f"refused_{error.reason.word}"] += 1
+        log.info("session refused", reason=error.reason.word, detail=error.detail, **self._who())
+        if self._control is not None:
+            self._send(say.Refused(error.reason.code, error.detail))
+            self._flush()
+        asyncio.get_running_loop().call_later(0.5, self._close, error.reason)
+
+    # ---- an agent's and a connector's messages ----
+
+    def _take(self, message: say.ToJudge) -> None:
+        self._heard = time.monotonic()
+        match message, self.node:
+            case say.Decide(), DeviceNode(_, key):
+                self._send(self._decide(message, key))
+            case say.Health(flows, draining), ConnectorNode():
+                self.flows, self.draining = flows, draining
+            case _, None:
+                pass  # it was refused, and has not heard yet
+            case _:
+                raise WireError(f"{type(message).__name__} is not for this node now")
+
+    def _decide(self, asked: say.Decide, key: bytes) -> say.Granted | say.Denied:
+        now = time.time()
+        thumbprint = keys.thumbprint(key)
+        decision = decide(
+            self._authority.snapshot,
+            thumbprint,
+            asked.protocol,
+            asked.port,
+            now,
+            address=asked.address,
+            host=asked.host,
+        )
+        if isinstance(decision, Refused):
+            self._sessions.counters[f"denied_{decision.reason.word}"] += 1
+            log.debug("flow denied", reason=decision.reason.word, detail=decision.detail, **self._who())
+            return say.Denied(asked.request, decision.reason.code, decision.detail)
+        self._sessions.counters["granted"] += 1
+        signed = grant(decision, self._authority.issuer, now)
+        tunnel = decision.tunnel
+        return say.Granted(
+            asked.request,
+            signed.grant,
+            signed.permit,
+            tunnel.id,
+            tunnel.name,
+            tunnel.authority,
+            tunnel.statement,
+            decision.route.id,
+        )
+
+    async def _answer(self, stream: MessageStream[Any, Any], query: say.Query, device: Device) -> None:
+        try:
+            answer = await self._authority.resolver.answer(device, query.message, query.transport)
+            stream.send(answer)
+            stream.finish()
+        except WireError:
+            self._close(Reason.PROTOCOL)
+        finally:
+            self._queries -= 1
+        self._flush()
+
+    # ---- what it is told ----
+
+    def tell_network(self, device: Device) -> None:
+        """What the device may capture, if that is news."""
+        network = self._authority.snapshot.network(device.vnet)
+        told = say.Network(
+            device.id, device.name, device.vnet, network.cidrs, network.zones, self._authority.snapshot.revision
+        )
+        if self._told is None or (told.cidrs, told.zones, told.vnet) != (
+            self._told.cidrs,
+            self._told.zones,
+            self._told.vnet,
+        ):
+            self._told = told
+            self._send(told)
+            self._flush()
+
+    def _send(self, message: say.ToNode) -> None:
+        if self._control is None:
+            return
+        try:
+            self._control.send(message)
+        except WireError:
+            self._close(Reason.PROTOCOL)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

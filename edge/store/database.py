@@ -1,0 +1,109 @@
+"""Opens the store: finds the database, brings its schema up, reads it once.
+
+SQLite now; everything that is SQLite's own is in this file and in `backup.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from warren.edge.store import migrate
+from warren.edge.store.repository import WRITES, Repository
+from warren.fabric.core.errors import ConfigError
+
+BUSY_SECONDS = 5
+"""How long a change waits for another process (a backup) to let go of the database."""
+CONNECTIONS = 4
+"""Connections to the database, one thread each: one that writes, and some admin requests that read."""
+
+
+async def open_store(where: Path | str, *, create: bool = False) -> Repository:
+    """The store in the file `where` (or at a database URL), with the newest schema and its snapshot read.
+
+    `create`: make a new one, and refuse one that is there; call `Repository.new_epoch` next. Close it with
+    `Repository.close`. Raises ConfigError.
+    """
+    url = _url(where)
+    shown = url.database or url.render_as_string()
+    if url.get_backend_name() == "sqlite":
+        _prepare_file(Path(shown), create=create)
+    engine = _engine(url)
+    try:
+        async with engine.execution_options(**WRITES).begin() as connection:
+            await connection.run_sync(_bring_up, shown, create)
+        repository = Repository(engine)
+        await repository.refresh()
+    except (DBAPIError, OSError) as error:
+        await engine.dispose()
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        raise ConfigError(f"the store {shown} can't be opened: {cause}") from None
+    except BaseException:
+        await engine.dispose()
+        raise
+    return repository
+
+
+def _url(where: Path | str) -> URL:
+    if isinstance(where, Path) or "://" not in where:
+        return URL.create("sqlite+aiosqlite", database=str(Path(where).absolute()))
+    try:
+        url = make_url(where)
+    except ArgumentError:
+        raise ConfigError("the store's URL can't be read: a path, or sqlite+aiosqlite:///PATH") from None
+    if url.get_backend_name() != "sqlite":
+        raise ConfigError(f"a store in {url.get_backend_name()} is not supported yet: give the path of a file")
+    if url.database in (None, "", ":memory:"):
+        raise ConfigError("a store needs a file: give its path")
+    return url.set(drivername="sqlite+aiosqlite")
+
+
+def _prepare_file(path: Path, *, create: bool) -> None:
+    """Mode 0600 from the first byte; SQLite gives its -wal and -shm files the same."""
+    if not create:
+        if not path.is_file():
+            raise ConfigError(f"there is no store at {path}: `warren edge init` makes one")
+        return
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise ConfigError(f"a store can't be made at {path}: {error.strerror}") from None
+
+
+def _bring_up(connection: Connection, where: str, create: bool) -> None:
+    empty = migrate.is_empty(connection)
+    if create and not empty:
+        raise ConfigError(f"there is a store at {where} already: remove it first, or leave it as it is")
+    if not empty and migrate.current(connection) is None:
+        raise ConfigError(f"{where} is a database of something else")
+    if empty and not create:
+        raise ConfigError(f"{where} is empty: `warren edge init` makes a store")
+    migrate.upgrade(connection, where)
+
+
+def _engine(url: URL) -> AsyncEngine:
+    engine = create_async_engine(
+        url, pool_size=CONNECTIONS, max_overflow=0, connect_args={"timeout": BUSY_SECONDS}, hide_parameters=True
+    )
+    event.listen(engine.sync_engine, "connect", _set_up_connection)
+    event.listen(engine.sync_engine, "begin", _begin)
+    return engine
+
+
+def _set_up_connection(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # the driver's own BEGIN comes too late for a consistent read
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    """Who writes takes the lock at once: a reader that wants to write later would fail instead of wait."""
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,0 +1,86 @@
+"""What the store holds, as values. Times are Unix time in seconds; `revision`: the store's at the last change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["ip", "host"]
+DEFAULT_NETWORK = "default"
+"""The virtual network of devices and routes that name none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """A named way into a private network."""
+
+    id: str
+    name: str
+    authority: bytes
+    """DER of the tunnel's CA certificate."""
+    statement: bytes
+    """The network key's word on it."""
+    signed: int
+    """Revision inside that statement."""
+    created: int
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A destination that lies behind a tunnel."""
+
+    id: str
+    kind: Kind
+    value: str
+    """A CIDR or a hostname, as `values.cidr` and `values.hostname` give them."""
+    tunnel: str
+    """The tunnel's id."""
+    vnet: str
+    comment: str
+    created: int
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device that may enrol, or has."""
+
+    id: str
+    name: str
+    thumbprint: str
+    """SHA-256 of its public key in hex; "" until it has enrolled."""
+    host: str
+    """What it calls itself, for people only."""
+    vnet: str
+    user: str
+    groups: tuple[str, ...]
+    tags: tuple[str, ...]
+    created: int
+    expires: int
+    """When its enrolment key stops working."""
+    enrolled: int
+    """0: not yet."""
+    seen: int
+    """0: never. Changes without a new revision."""
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """Something that was deleted: flows that it allowed have to end. `kind`: tunnel, route or device."""
+
+    id: str
+    kind: str
+    revision: int
+    deleted: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What the step to a new snapshot touched. `changed`: ids of what was added or altered."""
+
+    changed: frozenset[str] = frozenset()
+    deleted: tuple[Tombstone, ...] = ()
+    everything: bool = False
+    """Read anew as a whole (start, another process wrote, new epoch): take all of it for changed."""

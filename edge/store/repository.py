@@ -1,0 +1,294 @@
+"""The store's contents and every change to them, with nothing that only one database knows.
+
+Each change is one transaction that first raises the store's revision: that row's lock puts the changes of all
+processes in one order. Before it commits, the new snapshot is read inside it; after it, the snapshot is swapped and
+`on_change` called, in the same order. Times (`now`: Unix time in seconds) are passed in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from sqlalchemy import Table, bindparam, delete, func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from warren.edge.store import rows, schema, values
+from warren.edge.store.errors import ExistsError, InUseError, InvalidError, LimitError, NotFoundError
+from warren.edge.store.records import DEFAULT_NETWORK, Change, Device, Kind, Route, Tombstone, Tunnel
+from warren.edge.store.snapshot import Snapshot
+from warren.fabric.core.errors import DeniedError
+from warren.fabric.core.reasons import Reason
+from warren.fabric.identity.keys import new_id
+
+WRITES: Mapping[str, Any] = {"writes": True}
+"""Execution options of a connection that will write (`database.py` reads them)."""
+
+TUNNELS_LIMIT = 1_000
+"""Tunnels: a few kilobytes each in every edge's memory."""
+ROUTES_LIMIT = 4_000
+"""Routes: all of them, each a name of 253 characters, still fit the one message that tells an agent (1 MiB)."""
+DEVICES_LIMIT = 10_000
+"""Devices: about a kilobyte each in every edge's memory, and read anew at every change."""
+AUTHORITY_LIMIT = 8_192
+"""Bytes of a tunnel's CA certificate; an honest one has about 350."""
+STATEMENT_LIMIT = 1_024
+"""Bytes of the network key's statement on a tunnel; an honest one has about 200."""
+COUNTER_LIMIT = (1 << 63) - 1
+"""Largest integer that databases and the wire keep."""
+
+
+class Repository:
+    """The store. One for each edge process; `open_store` makes it, `close` ends it."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._writer = engine.execution_options(**WRITES)
+        self._order = asyncio.Lock()
+        self._snapshot = Snapshot()
+        self.on_change: Callable[[Snapshot, Change], None] = lambda snapshot, change: None
+        """Called in the event loop after every change, in order; must not block."""
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The state after the last change; swapped, never altered."""
+        return self._snapshot
+
+    async def close(self) -> None:
+        """Lets go of the database."""
+        await self._engine.dispose()
+
+    # the whole
+
+    async def refresh(self) -> bool:
+        """Reads the store again if another process has changed it; whether it had."""
+        async with self._order:
+            async with self._engine.connect() as connection:
+                epoch, revision = await rows.version(connection)
+                if (epoch, revision) == (self._snapshot.epoch, self._snapshot.revision):
+                    return False
+                snapshot = await rows.read_all(connection)
+            self._swap(snapshot, Change(everything=True))
+            return True
+
+    async def new_epoch(self, now_ms: int, *, above: int = 0) -> int:
+        """Begins an epoch: after `init`, and after a restore that replaced a store of epoch `above`."""
+        async with self._change() as (connection, change):
+            epoch = max(now_ms, self._snapshot.epoch + 1, above + 1)
+            await connection.execute(update(schema.state).where(rows.STATE_ROW).values(epoch=epoch))
+            change.everything = True
+        return epoch
+
+    async def tombstones(self, after: int = 0) -> list[Tombstone]:
+        """What was deleted after that revision, in order."""
+        table = schema.tombstones
+        query = select(table).where(table.c.revision > after).order_by(table.c.revision, table.c.id)
+        async with self._engine.connect() as connection:
+            return [Tombstone(row.id, row.kind, row.revision, row.deleted) for row in await connection.execute(query)]
+
+    # tunnels
+
+    async def tunnel(self, which: str) -> Tunnel:
+        """The one with this id or name. Raises NotFoundError."""
+        async with self._engine.connect() as connection:
+            return rows.to_tunnel(await rows.find(connection, schema.tunnels, which, "tunnel"))
+
+    async def add_tunnel(
+        self, id_: str, name: str, authority: bytes, statement: bytes, signed: int, now: int
+    ) -> Tunnel:
+        """A tunnel that the administrator's command has made. Raises StoreError."""
+        values.identifier(id_)
+        values.name(name, "tunnel")
+        if not 0 < len(authority) <= AUTHORITY_LIMIT or not 0 < len(statement) <= STATEMENT_LIMIT:
+            raise InvalidError(
+                f"a tunnel needs its CA certificate (1 to {AUTHORITY_LIMIT} bytes) and its statement "
+                f"(1 to {STATEMENT_LIMIT} bytes)"
+            )
+        if not 0 <= signed <= COUNTER_LIMIT:
+            raise InvalidError(f"a tunnel's revision is a number from 0 to {COUNTER_LIMIT}")
+        async with self._change() as (connection, change):
+            await _refuse_taken(connection, schema.tunnels, id_, name, "tunnel")
+            await _refuse_full(connection, schema.tunnels, TUNNELS_LIMIT, "tunnels")
+            tunnel = Tunnel(id_, name, authority, statement, signed, now, change.revision)
+            await rows.insert_record(connection, schema.tunnels, tunnel)
+            change.changed.add(id_)
+        return tunnel
+
+    async def delete_tunnel(self, which: str, now: int, *, force: bool = False) -> Tunnel:
+        """Deletes it; its routes too if `force`. Raises NotFoundError, InUseError (routes lead to it)."""
+        async with self._change() as (connection, change):
+            tunnel = rows.to_tunnel(await rows.find(connection, schema.tunnels, which, "tunnel"))
+            query = select(schema.routes).where(schema.routes.c.tunnel == tunnel.id).order_by(schema.routes.c.value)
+            routes = [rows.to_route(row) for row in await connection.execute(query)]
+            if routes and not force:
+                more = f" and {len(routes) - 3} more" if len(routes) > 3 else ""
+                shown = ", ".join(route.value for route in routes[:3])
+                raise InUseError(f"routes lead to tunnel {tunnel.name} ({shown}{more}): delete them first, or force it")
+            for route in routes:
+                await change.bury(connection, schema.routes, route.id, "route", now)
+            await change.bury(connection, schema.tunnels, tunnel.id, "tunnel", now)
+        return tunnel
+
+    # routes
+
+    async def add_route(
+        self, kind: Kind, value: str, tunnel: str, now: int, *, vnet: str = DEFAULT_NETWORK, comment: str = ""
+    ) -> Route:
+        """A route to the tunnel with that id or name. Raises StoreError."""
+        value = values.cidr(value) if kind == "ip" else values.hostname(value)
+        values.virtual_network(vnet)
+        values.comment(comment)
+        table = schema.routes
+        async with self._change() as (connection, change):
+            target = rows.to_tunnel(await rows.find(connection, schema.tunnels, tunnel, "tunnel"))
+            same = (table.c.vnet == vnet) & (table.c.kind == kind) & (table.c.value == value)
+            existing = (await connection.execute(select(table).where(same))).one_or_none()
+            if existing is not None:
+                owner = rows.to_tunnel(await rows.find(connection, schema.tunnels, existing.tunnel, "tunnel"))
+                raise ExistsError(
+                    f"{value} leads to tunnel {owner.name} in virtual network {vnet} already (route {existing.id}): "
+                    "delete that one first, or choose another virtual network"
+                )
+            await _refuse_full(connection, table, ROUTES_LIMIT, "routes")
+            route = Route(new_id(), kind, value, target.id, vnet, comment, now, change.revision)
+            await rows.insert_record(connection, table, route)
+            change.changed.add(route.id)
+        return route
+
+    async def delete_route(self, id_: str, now: int) -> Route:
+        """Raises NotFoundError."""
+        async with self._change() as (connection, change):
+            query = select(schema.routes).where(schema.routes.c.id == id_)
+            row = (await connection.execute(query)).one_or_none()
+            if row is None:
+                raise NotFoundError(f"there is no route {id_[:80]!r}: `warren route ip list` shows the ids")
+            await change.bury(connection, schema.routes, row.id, "route", now)
+        return rows.to_route(row)
+
+    # devices
+
+    async def devices(self) -> list[Device]:
+        """All, by name, with when they were last seen (a snapshot does not follow that)."""
+        query = select(schema.devices).order_by(schema.devices.c.name)
+        async with self._engine.connect() as connection:
+            return [rows.to_device(row) for row in await connection.execute(query)]
+
+    async def add_device(self, name: str, secret_hash: str, expires: int, now: int) -> Device:
+        """A device that may enrol once, until `expires`, with the secret that has this SHA-256 (hex).
+
+        Raises StoreError.
+        """
+        values.name(name, "device")
+        values.digest(secret_hash, "secret_hash")
+        if not now < expires <= COUNTER_LIMIT:
+            raise InvalidError("expires has to be a Unix time in the future, in seconds")
+        table = schema.devices
+        async with self._change() as (connection, change):
+            await _refuse_taken(connection, table, "", name, "device")
+            if await rows.exists(connection, table, table.c.secret_hash == secret_hash):
+                raise ExistsError("another device has that enrolment secret: make a new one")
+            await _refuse_full(connection, table, DEVICES_LIMIT, "devices")
+            device = Device(
+                id=new_id(), name=name, thumbprint="", host="", vnet=DEFAULT_NETWORK, user="", groups=(), tags=(),
+                created=now, expires=expires, enrolled=0, seen=0, revision=change.revision,
+            )  # fmt: skip
+            await rows.insert_record(connection, table, device, thumbprint=None, secret_hash=secret_hash)
+            change.changed.add(device.id)
+        return device
+
+    async def enrol(self, secret: bytes, thumbprint: str, host: str, now: int) -> Device:
+        """Spends an enrolment secret for the key with this thumbprint. Of racing ones, one wins.
+
+        Raises DeniedError(ENROLMENT_KEY), also for a key that another device has.
+        """
+        table = schema.devices
+        spent = table.c.secret_hash == hashlib.sha256(secret).hexdigest()
+        values.digest(thumbprint, "a thumbprint")
+        async with self._change() as (connection, change):
+            row = (await connection.execute(select(table).where(spent))).one_or_none()
+            if row is None:
+                raise DeniedError(Reason.ENROLMENT_KEY, "nobody waits for it: it was deleted, or is another network's")
+            if row.enrolled:
+                raise DeniedError(Reason.ENROLMENT_KEY, f"device {row.name} has used it")
+            if now >= row.expires:
+                raise DeniedError(Reason.ENROLMENT_KEY, "it has expired: ask for a new one")
+            if await rows.exists(connection, table, table.c.thumbprint == thumbprint):
+                raise DeniedError(Reason.ENROLMENT_KEY, "this device's key is enrolled already, under another name")
+            said = values.said_host(host)
+            new = {"thumbprint": thumbprint, "host": said, "enrolled": now, "seen": now, "revision": change.revision}
+            await connection.execute(update(table).where(table.c.id == row.id).values(**new))
+            change.changed.add(row.id)
+            enrolled = (await connection.execute(select(table).where(table.c.id == row.id))).one()
+        return rows.to_device(enrolled)
+
+    async def mark_seen(self, when: Mapping[str, int]) -> None:
+        """Device id → Unix time. No change in the sense of revisions; gather some before calling."""
+        if not when:
+            return
+        query = update(schema.devices).where(schema.devices.c.id == bindparam("device")).values(seen=bindparam("at"))
+        async with self._writer.begin() as connection:
+            await connection.execute(query, [{"device": device, "at": at} for device, at in when.items()])
+
+    async def delete_device(self, which: str, now: int) -> Device:
+        """Raises NotFoundError."""
+        async with self._change() as (connection, change):
+            device = rows.to_device(await rows.find(connection, schema.devices, which, "device"))
+            await change.bury(connection, schema.devices, device.id, "device", now)
+        return device
+
+    # how a change is made
+
+    @asynccontextmanager
+    async def _change(self) -> AsyncIterator[tuple[AsyncConnection, _Step]]:
+        async with self._order:
+            async with self._writer.begin() as connection:
+                await connection.execute(
+                    update(schema.state).where(rows.STATE_ROW).values(revision=schema.state.c.revision + 1)
+                )
+                epoch, revision = await rows.version(connection)
+                step = _Step(revision)
+                step.everything = (epoch, revision - 1) != (self._snapshot.epoch, self._snapshot.revision)
+                yield connection, step
+                snapshot = await rows.read_all(connection)
+            self._swap(snapshot, step.result())
+
+    def _swap(self, snapshot: Snapshot, change: Change) -> None:
+        self._snapshot = snapshot
+        self.on_change(snapshot, change)
+
+
+class _Step:
+    """What one transaction does, gathered for `Change`."""
+
+    def __init__(self, revision: int) -> None:
+        self.revision = revision
+        self.changed: set[str] = set()
+        self.deleted: list[Tombstone] = []
+        self.everything = False
+
+    async def bury(self, connection: AsyncConnection, table: Table, id_: str, kind: str, now: int) -> None:
+        """Deletes a row and leaves its tombstone."""
+        tombstone = Tombstone(id_, kind, self.revision, now)
+        await connection.execute(delete(table).where(table.c.id == id_))
+        await rows.insert_record(connection, schema.tombstones, tombstone)
+        self.deleted.append(tombstone)
+
+    def result(self) -> Change:
+        return Change(frozenset(self.changed), tuple(self.deleted), self.everything)
+
+
+async def _refuse_taken(connection: AsyncConnection, table: Table, id_: str, name: str, what: str) -> None:
+    taken = await rows.exists(connection, table, table.c.name.in_([name, id_]) | table.c.id.in_([name, id_]))
+    if taken:
+        raise ExistsError(f"there is a {what} {name} already: choose another name, or delete that one first")
+    if id_ and await rows.exists(connection, schema.tombstones, schema.tombstones.c.id == id_):
+        raise ExistsError(f"a {what} with the id {id_} was deleted before: make one with a new id")
+
+
+async def _refuse_full(connection: AsyncConnection, table: Table, limit: int, what: str) -> None:
+    count = (await connection.execute(select(func.count()).select_from(table))).scalar_one()
+    if count >= limit:
+        raise LimitError(f"there are {count} {what} already, more are not allowed: delete some first")

@@ -1,0 +1,78 @@
+"""The tables as the newest migration leaves them. A test compares both."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, ForeignKey, LargeBinary, MetaData, String, Table, UniqueConstraint
+from sqlalchemy.types import JSON
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+    }
+)
+
+state = Table(
+    "state",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+)
+"""One row with id 1: the store's epoch and the revision of the last change."""
+
+tunnels = Table(
+    "tunnels",
+    metadata,
+    Column("id", String(52), primary_key=True),
+    Column("name", String(63), nullable=False, unique=True),
+    Column("authority", LargeBinary, nullable=False),
+    Column("statement", LargeBinary, nullable=False),
+    Column("signed", BigInteger, nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+)
+
+routes = Table(
+    "routes",
+    metadata,
+    Column("id", String(52), primary_key=True),
+    Column("kind", String(8), nullable=False),
+    Column("value", String(255), nullable=False),
+    Column("tunnel", String(52), ForeignKey("tunnels.id"), nullable=False, index=True),
+    Column("vnet", String(63), nullable=False),
+    Column("comment", String(255), nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    UniqueConstraint("vnet", "kind", "value"),
+)
+
+devices = Table(
+    "devices",
+    metadata,
+    Column("id", String(52), primary_key=True),
+    Column("name", String(63), nullable=False, unique=True),
+    Column("secret_hash", String(64), nullable=False, unique=True),
+    Column("expires", BigInteger, nullable=False),
+    Column("thumbprint", String(64), nullable=True, unique=True),
+    Column("host", String(255), nullable=False),
+    Column("vnet", String(63), nullable=False),
+    Column("user", String(255), nullable=False),
+    Column("groups", JSON, nullable=False),
+    Column("tags", JSON, nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Column("enrolled", BigInteger, nullable=False),
+    Column("seen", BigInteger, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+)
+
+tombstones = Table(
+    "tombstones",
+    metadata,
+    Column("id", String(52), primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("revision", BigInteger, nullable=False, index=True),
+    Column("deleted", BigInteger, nullable=False),
+)

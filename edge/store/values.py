@@ -1,0 +1,141 @@
+"""Which values may enter the store, and the one form in which each is kept. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+import idna
+
+from warren.edge.store.errors import InvalidError
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+COMMENT_LIMIT = 200
+"""Characters of a comment: a line on a screen."""
+HOST_LIMIT = 255
+"""Characters of the host name that a node says of itself; longer ones are cut."""
+NAME_LIMIT = 253
+"""Characters of a DNS name (RFC 1035, section 2.3.4, without the root's dot)."""
+CIDR_LIMIT = 49
+"""Characters of the longest CIDR: an IPv6 address in full, one with an IPv4 tail, and its prefix length."""
+
+_NAME = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9._-]{0,62})\Z")
+_VNET = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
+_ID = re.compile(r"[a-z0-9]{8,52}\Z")
+_HASH = re.compile(r"[0-9a-f]{64}\Z")
+_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\Z")
+_DOTS = re.compile("[\u3002\uff0e\uff61]")
+
+_KEPT: tuple[tuple[Network, str], ...] = (
+    (ipaddress.ip_network("0.0.0.0/8"), "this host"),
+    (ipaddress.ip_network("127.0.0.0/8"), "loopback"),
+    (ipaddress.ip_network("224.0.0.0/4"), "multicast"),
+    (ipaddress.ip_network("255.255.255.255/32"), "broadcast"),
+    (ipaddress.ip_network("::/127"), "loopback"),
+    (ipaddress.ip_network("::ffff:0:0/96"), "IPv4 written as IPv6"),
+    (ipaddress.ip_network("fe80::/10"), "link-local"),
+    (ipaddress.ip_network("ff00::/8"), "multicast"),
+)
+"""Never carried. IPv4 link-local is not here: a metadata service may be wanted, and the connector asks for its name."""
+
+
+def name(text: str, what: str) -> str:
+    """The name of a tunnel or device (`what`). Raises InvalidError."""
+    if not _NAME.match(text):
+        raise InvalidError(f"{text[:80]!r} is no name of a {what}: 1 to 63 letters, digits, '-', '_' and '.'")
+    return text
+
+
+def virtual_network(text: str) -> str:
+    """The name of a virtual network. Raises InvalidError."""
+    if not _VNET.match(text):
+        raise InvalidError(f"{text[:80]!r} is no name of a virtual network: 1 to 63 of a-z, 0-9 and '-'")
+    return text
+
+
+def identifier(text: str) -> str:
+    """A random id. Raises InvalidError."""
+    if not _ID.match(text):
+        raise InvalidError(f"{text[:80]!r} is no id: 8 to 52 of a-z and 0-9")
+    return text
+
+
+def digest(text: str, what: str) -> str:
+    """A SHA-256 in lower-case hex. Raises InvalidError."""
+    if not _HASH.match(text):
+        raise InvalidError(f"{what} has to be a SHA-256: 64 hexadecimal digits in lower case")
+    return text
+
+
+def comment(text: str) -> str:
+    """A line for people. Raises InvalidError."""
+    if len(text) > COMMENT_LIMIT or not text.isprintable():
+        raise InvalidError(f"a comment has at most {COMMENT_LIMIT} characters and no control characters")
+    return text
+
+
+def said_host(text: str) -> str:
+    """The name that a node gives itself, fit for a terminal. Never raises."""
+    return "".join(character if character.isprintable() else "?" for character in text[:HOST_LIMIT])
+
+
+def cidr(text: str) -> str:
+    """An IPv4 or IPv6 network in its shortest form; a lone address is a network of one. Raises InvalidError."""
+    try:
+        network = ipaddress.ip_network(text.strip(), strict=False) if len(text) <= CIDR_LIMIT else None
+    except ValueError:
+        network = None
+    if network is None or "%" in text:
+        raise InvalidError(f"{text[:80]!r} is no CIDR: write an address and a prefix length, as in 10.10.0.0/16")
+    if int(ipaddress.ip_interface(text.strip()).ip) != int(network.network_address):
+        raise InvalidError(f"{text[:80]} has bits set behind its prefix: write {network}")
+    _refuse_kept(network)
+    return str(network)
+
+
+def _refuse_kept(network: Network) -> None:
+    if network.prefixlen == 0:
+        raise InvalidError(f"{network} is a default route, which is not carried: name the private networks one by one")
+    for kept, what in _KEPT:
+        if network.version == kept.version and network.overlaps(kept):
+            raise InvalidError(f"{network} contains or lies in {kept} ({what}), which is not carried")
+
+
+def hostname(text: str) -> str:
+    """A DNS name in lower-case A-labels (RFC 5891), without the root's dot; `*.` in front is allowed.
+
+    Raises InvalidError.
+    """
+    plain = _DOTS.sub(".", text.strip()[: 4 * NAME_LIMIT]).removesuffix(".")
+    star = "*." if plain.startswith("*.") else ""
+    _refuse_address(plain)
+    ascii_name = star + ".".join(_label(label, text) for label in plain.removeprefix("*.").split("."))
+    if len(ascii_name) > NAME_LIMIT:
+        raise InvalidError(
+            f"{text[:80]!r} is no hostname: it has {len(ascii_name)} characters, {NAME_LIMIT} are allowed"
+        )
+    if ascii_name.rpartition(".")[2].isdigit():
+        raise InvalidError(f"{text[:80]!r} is no hostname: its last label may not be a number")
+    return ascii_name
+
+
+def _label(label: str, text: str) -> str:
+    try:
+        encoded = label.lower() if label.isascii() else idna.encode(label, uts46=True).decode()
+    except (idna.IDNAError, UnicodeError):
+        encoded = ""
+    if not _LABEL.match(encoded):
+        raise InvalidError(
+            f"{text[:80]!r} is no hostname: labels of 1 to 63 letters, digits, '-' and '_' with dots between them, "
+            "and at most one '*.' in front"
+        )
+    return encoded
+
+
+def _refuse_address(text: str) -> None:
+    try:
+        ipaddress.ip_network(text.strip("[]"), strict=False)
+    except ValueError:
+        return
+    raise InvalidError(f"{text[:80]!r} is an address and no hostname: make it a route of kind ip")

@@ -1,0 +1,93 @@
+"""A QUIC connection that we make: a socket of its own, the link on it, and the families that ride on the link."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from warren.fabric.aio.drive import Drive
+from warren.fabric.aio.udp import UdpSocket
+from warren.fabric.core.engine import Address, Batch, ClientConfig, Engine
+from warren.fabric.core.errors import WireError
+from warren.fabric.core.link import Link, LinkEvent
+from warren.fabric.core.reasons import Reason
+
+
+class Call:
+    """One connection to one address, from the first packet to its end."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        config: ClientConfig,
+        address: Address,
+        handle: Callable[[LinkEvent], None],
+        drain: Callable[[], bool],
+        *,
+        mark: int = 0,
+        timeout: Callable[[], float | None] = lambda: None,
+        timed_out: Callable[[float], None] = lambda now: None,
+    ) -> None:
+        """`handle`: every event of the link. `drain`: events of the families on it; whether there were any.
+        `timeout`, `timed_out`: their timer. A WireError raised by any of them closes the connection."""
+        self._loop = asyncio.get_running_loop()
+        self._address = address
+        self._handle = handle
+        self._families = drain
+        self.dropped = 0
+        connection = engine.connect(config, self._loop.time())
+        self.link = Link(connection)
+        self._udp = UdpSocket(self, ("::" if ":" in address[0] else "0.0.0.0", 0), mark=mark)  # noqa: S104
+        self._drive = Drive(connection, b"", self._drain, self._send, timeout, timed_out)
+
+    def start(self) -> None:
+        """Sends the first packet."""
+        self._drive.flush()
+
+    def flush(self) -> None:
+        """After something was said by a family."""
+        if not self._drive.closed:
+            self._drive.flush()
+
+    def close(self, reason: Reason) -> None:
+        """Ends the connection, saying why, and closes its socket."""
+        if self._drive.closed:
+            return
+        self.link.connection.close(reason.code, reason.word, self._loop.time())
+        self._drive.flush()
+        self.end()
+
+    def end(self) -> None:
+        """Closes the socket: the connection is over."""
+        self._drive.close()
+        self._udp.close()
+
+    # ---- the socket's ----
+
+    def handle_buffer(self, buffer: bytes, stride: int, address: Address, tos: int) -> None:
+        if address != self._address:
+            self.dropped += 1
+            return
+        self._drive.receive(buffer, stride)
+
+    def handle_received(self) -> None:
+        self.flush()
+
+    def handle_writable(self) -> None:
+        self.flush()
+
+    def _send(self, batch: Batch) -> bool:
+        return self._udp.send(batch, self._address)
+
+    def _drain(self, now: float) -> bool:
+        busy = False
+        try:
+            self.link.handle_connection(now)
+            while (event := self.link.poll_event()) is not None:
+                busy = True
+                self._handle(event)
+            busy |= self._families()
+        except WireError as error:
+            self.link.connection.close(Reason.PROTOCOL.code, str(error)[:200], now)
+            busy = True
+        return busy

@@ -1,0 +1,127 @@
+"""One QUIC connection on a socket: mutate, drain every output, re-arm one timer. In that order, always.
+
+`Drive` is for any connection; who uses it says how events are drained and where batches go. Whatever is done to the
+connection outside (a flow written to, credit returned) is followed by `flush()`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from warren.fabric.core.engine import Batch, Buffer, Connection, Received
+
+ROUNDS = 64
+"""Times that events and batches take turns in one flush before other sockets get theirs."""
+
+
+class Drive:
+    """Drains one connection into a socket, and calls it when its timer is due."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        header: bytes,
+        drain: Callable[[float], bool],
+        send: Callable[[Batch], bool],
+        timeout: Callable[[], float | None] = lambda: None,
+        timed_out: Callable[[float], None] = lambda now: None,
+    ) -> None:
+        """`header`: in front of every datagram. `drain(now)`: handles all events of the cores above; whether there were
+        any. `send(batch)`: False when the socket is full (then `flush` again once it is writable).
+        `timeout`, `timed_out`: the timer of the cores above."""
+        self.connection = connection
+        self.header = header
+        self._drain = drain
+        self._send = send
+        self._timeout = timeout
+        self._timed_out = timed_out
+        self._loop = asyncio.get_running_loop()
+        self._stuck: Batch | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._soon: asyncio.Handle | None = None
+        self._flushing = False
+        self._again = False
+        self.closed = False
+
+    def receive(self, buffer: Buffer, stride: int) -> Received:
+        """Hands a buffer to the engine; `flush` after the last one."""
+        return self.connection.receive(buffer, stride, self.header, self._loop.time())
+
+    def flush(self) -> None:
+        """Drains events and sends what there is to send; may be called from within itself."""
+        if self._flushing:
+            self._again = True
+            return
+        self._flushing = True
+        try:
+            for _ in range(ROUNDS):
+                self._again = False
+                now = self._loop.time()
+                busy = self._drain(now)
+                sent = self._transmit(now)
+                if not (busy or sent or self._again):
+                    break
+            else:
+                self._flush_soon()
+        finally:
+            self._flushing = False
+        self._rearm()
+
+    def _flush_soon(self) -> None:
+        if self._soon is None and not self.closed:
+            self._soon = self._loop.call_soon(self._flush_later)
+
+    def _flush_later(self) -> None:
+        self._soon = None
+        self.flush()
+
+    def _transmit(self, now: float) -> bool:
+        """Whether anything was sent. A batch that the socket had no room for is the first to go next time."""
+        sent = False
+        while True:
+            batch = self._stuck or self.connection.transmit(now, self.header)
+            if batch is None:
+                return sent
+            self._stuck = None if self._send(batch) else batch
+            if self._stuck is not None:
+                return False
+            sent = True
+
+    def _rearm(self) -> None:
+        at = self._earliest()
+        if at is None or self.closed:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            return
+        if self._timer is not None:
+            if self._timer.when() <= at:
+                return  # wakes early, looks, and is armed anew: cheaper than a new handle for every packet
+            self._timer.cancel()
+        self._timer = self._loop.call_at(at, self._wake)
+
+    def _earliest(self) -> float | None:
+        mine, above = self.connection.timer(), self._timeout()
+        if mine is None or above is None:
+            return above if mine is None else mine
+        return min(mine, above)
+
+    def _wake(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        at = self._earliest()
+        if at is not None and at <= now:
+            self.connection.handle_timer(now)
+            self._timed_out(now)
+            self.flush()
+        else:
+            self._rearm()
+
+    def close(self) -> None:
+        """Nothing more is sent or timed. The connection should have been closed and flushed before."""
+        self.closed = True
+        for handle in (self._timer, self._soon):
+            if handle is not None:
+                handle.cancel()
+        self._timer = self._soon = None

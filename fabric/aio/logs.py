@@ -1,0 +1,29 @@
+"""Logs, set up once for a process: one line an event on standard error."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+
+from warren.fabric.core.errors import ConfigError
+
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+def set_up(level: str = "info") -> None:
+    """Raises ConfigError for an unknown level."""
+    if level not in LEVELS:
+        raise ConfigError(f"--log-level {level}: use one of {', '.join(LEVELS)}")
+    colours = sys.stderr.isatty()
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=False),
+            structlog.dev.ConsoleRenderer(colors=colours),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )

@@ -1,0 +1,409 @@
+"""One node towards one edge: attachment and session on one connection, two circuit sockets, and coming back for ever.
+
+The connection is made anew with jittered back-off when it ends; slots and circuits outlive it (the new attachment takes
+them over by id, if the edge still is the same process), and so do the peer connections on them. `AgentNode` offers what
+the agent's journeys ask for, as coroutines; `ConnectorNode` hands on offers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeVar
+
+import structlog
+
+from warren.fabric.aio.call import Call
+from warren.fabric.aio.circuits import CircuitSocket
+from warren.fabric.aio.lookup import edge_address
+from warren.fabric.core import session as core
+from warren.fabric.core.attachment import Attachment, AttachmentClosed, AttachmentEvent
+from warren.fabric.core.attachment import Identity as Shown
+from warren.fabric.core.backoff import Backoff
+from warren.fabric.core.engine import Address, ClientConfig, Engine, Limits, PathChange
+from warren.fabric.core.errors import DeniedError
+from warren.fabric.core.link import LinkClosed, LinkEvent, LinkReady
+from warren.fabric.core.messages import attachment as switch_says
+from warren.fabric.core.messages import session as say
+from warren.fabric.core.messages.attachment import LABEL as ATTACH_LABEL
+from warren.fabric.core.messages.attachment import Circuit, Offer
+from warren.fabric.core.messages.session import LABEL as SESSION_LABEL
+from warren.fabric.core.reasons import Reason
+from warren.fabric.identity import certificates
+from warren.fabric.identity.statements import Edge
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+ALPN = "warren-attach/1"
+LIMITS = {
+    "agent": Limits(idle_timeout=75.0, streams=128, stream_window=1 << 20, connection_window=4 << 20),
+    "connector": Limits(idle_timeout=10.0, streams=128, stream_window=1 << 20, connection_window=4 << 20),
+}
+"""Idle: three missed beats (20 s and 1 s), with room for a slow path."""
+BACKOFF = (0.25, 15.0)
+"""Seconds between attempts, first and longest, with jitter: five hundred nodes that come back must not come at once."""
+ANSWER_TIME = 8.0
+"""Seconds for a decision or a circuit: the switch parks a request for 5."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who the node is, towards edges. `sign(label, challenge, leaf)` → signature."""
+
+    role: Literal["agent", "connector"]
+    key: bytes
+    sign: core.Sign
+    network: bytes
+    """DER of the network certificate."""
+    certificates: tuple[bytes, ...] = ()
+    statement: bytes = b""
+    host: str = ""
+    program: str = ""
+
+
+class Owner(Protocol):
+    """What a node tells whoever runs it."""
+
+    def connected(self) -> None:
+        """Attached, and the judge has accepted us."""
+
+    def disconnected(self, reason: Reason, detail: str) -> None: ...
+
+    def network(self, network: say.Network) -> None:
+        """Agent: what may be captured."""
+
+    def welcomed(self, welcome: say.Welcome) -> None:
+        """Connector: accepted."""
+
+    def offered(self, offer: Offer, socket: CircuitSocket) -> None:
+        """Connector: an agent asks for a circuit."""
+
+    def dropped(self, circuit: bytes, socket: CircuitSocket) -> None:
+        """A circuit is over."""
+
+
+class Node:
+    """Keeps an attachment and a session with one edge."""
+
+    def __init__(self, engine: Engine, identity: Identity, edge: Edge, owner: Owner, *, mark: int = 0) -> None:
+        self.edge = edge
+        self.boot = os.urandom(16)
+        self.state = "connecting"
+        self.reason = ""
+        """Why it is not connected, in words."""
+        self.sockets: list[CircuitSocket] = []
+        self._engine = engine
+        self._identity = identity
+        self._owner = owner
+        self._mark = mark
+        self._loop = asyncio.get_running_loop()
+        self._call: Call | None = None
+        self._attachment: Attachment | None = None
+        self._session: core.AgentSession | core.ConnectorSession | None = None
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._address: Address | None = None
+        self._circuits: dict[int, asyncio.Future[Circuit]] = {}
+        self._decisions: dict[int, asyncio.Future[say.Granted]] = {}
+        self._queries: dict[int, asyncio.Future[say.Answer | say.HostRoute]] = {}
+        self._attached = self._entered = False
+        self._task: asyncio.Task[None] | None = None
+
+    # ---- life ----
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        backoff = Backoff(*BACKOFF, random=random.random)
+        while True:
+            try:
+                await self._connect(backoff)
+            except OSError as error:
+                self._away(Reason.JUDGE_AWAY, f"{self.edge}: {error.strerror or error}")
+            await asyncio.sleep(backoff.next())
+
+    async def _connect(self, backoff: Backoff) -> None:
+        """One connection, from its first packet to its end."""
+        address = await edge_address(self.edge)
+        self._place(address)
+        self._attached = self._entered = False
+        self._ended = self._loop.create_future()
+        config = ClientConfig(
+            ALPN,
+            self.edge.server_name,
+            certificates.pem(self._identity.network),
+            LIMITS[self._identity.role],
+        )
+        self._call = call = Call(
+            self._engine,
+            config,
+            address,
+            self._link_event,
+            self._drain,
+            mark=self._mark,
+            timeout=self._timeout,
+            timed_out=self._timed_out,
+        )
+        try:
+            self._attachment = self._attach(call)
+            call.start()
+            await self._ended
+            if self._entered:
+                backoff.reset()
+        finally:
+            self._lost()
+            call.close(Reason.CANCELLED)
+
+    def _place(self, address: Address) -> None:
+        """Circuit sockets towards this address; new ones where the edge has moved."""
+        if address == self._address and self.sockets:
+            return
+        for circuit_socket in self.sockets:
+            circuit_socket.close()
+        self._address = address
+        bind = ("::" if ":" in address[0] else "0.0.0.0", 0)  # noqa: S104
+        self.sockets = [CircuitSocket(index, bind, address, self._verify, self._mark) for index in (0, 1)]
+
+    def _verify(self) -> None:
+        """The switch may be another process: a lost attachment shows it, and a new one tells its boot id."""
+        if self._call is not None:
+            self._call.link.connection.probe(self._loop.time())
+            self._call.flush()
+
+    def _lost(self) -> None:
+        """The connection is over: whoever waits for an answer hears so; slots and circuits stay."""
+        for circuit_socket in self.sockets:
+            circuit_socket.attachment_lost()
+        if isinstance(self._session, core.AgentSession):
+            self._session.lost()
+            self._session_events()
+        tables: tuple[dict[int, asyncio.Future[Any]], ...] = (self._circuits, self._decisions, self._queries)
+        for waiting in tables:
+            for future in list(waiting.values()):
+                if not future.done():
+                    future.set_exception(DeniedError(Reason.JUDGE_AWAY))
+            waiting.clear()
+        self._attachment = self._session = self._call = None
+
+    def _away(self, reason: Reason, detail: str) -> None:
+        if self.state != "connecting" or self.reason != detail:
+            log.info("edge away", edge=str(self.edge), reason=reason.word, detail=detail)
+        self.state, self.reason = "connecting", detail
+        self._owner.disconnected(reason, detail)
+
+    async def close(self) -> None:
+        """Says goodbye and stops."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        for circuit_socket in self.sockets:
+            circuit_socket.close()
+
+    def flush(self) -> None:
+        if self._call is not None:
+            self._call.flush()
+
+    # ---- the link ----
+
+    def _link_event(self, event: LinkEvent) -> None:
+        if self._attachment is not None:
+            self._attachment.handle_link(event, self._loop.time())
+        match event:
+            case LinkReady():
+                self._enter(event)
+            case LinkClosed(code, detail, _):
+                reason = Reason.of(code) if 0 < code < 0x100 else Reason.JUDGE_AWAY
+                self._away(reason, detail or "no answer")
+                if not self._ended.done():
+                    self._ended.set_result(None)
+
+    def _attach(self, call: Call) -> Attachment:
+        """Claims the slots of before: the switch gives them back if it still is the same process."""
+        who = self._identity
+        shown = Shown(who.role, self.boot, who.key, who.certificates, who.statement)
+        slots = tuple(s.slot.id for s in self.sockets if s.slot is not None)
+
+        def sign(challenge: bytes, leaf: bytes) -> bytes:
+            return who.sign(ATTACH_LABEL, challenge, leaf)
+
+        return Attachment(call.link, shown, sign, self._loop.time(), slots)
+
+    def _enter(self, ready: LinkReady) -> None:
+        assert self._call is not None
+        who, link = self._identity, self._call.link
+        enter = say.Enter(
+            who.role,
+            self.boot,
+            who.key,
+            who.sign(SESSION_LABEL, ready.challenge, ready.leaf),
+            certificates=who.certificates,
+            statement=who.statement,
+            host=who.host,
+            program=who.program,
+        )
+        self._session = core.AgentSession(link) if who.role == "agent" else core.ConnectorSession(link)
+        self._session.start(ready, enter)
+
+    def _drain(self) -> bool:
+        return self._attachment_events() | self._session_events()
+
+    def _timeout(self) -> float | None:
+        due = self._attachment.poll_timeout() if self._attachment is not None else None
+        return due[0] if due is not None else None
+
+    def _timed_out(self, now: float) -> None:
+        if self._attachment is not None:
+            self._attachment.handle_timeout(now)
+
+    # ---- the attachment ----
+
+    def _attachment_events(self) -> bool:
+        busy = False
+        while self._attachment is not None and (event := self._attachment.poll_event()) is not None:
+            busy = True
+            self._attachment_event(event)
+        return busy
+
+    def _attachment_event(self, event: AttachmentEvent) -> None:
+        match event:
+            case switch_says.Attached(slots=slots):
+                for given in slots:
+                    self.sockets[given.index].given(given.id, given.key)
+                self._attached = True
+                self._look_ready()
+            case switch_says.Rejected(reason):
+                self._away(Reason.of(reason), Reason.of(reason).text)
+            case switch_says.Circuit(request):
+                _settle(self._circuits.pop(request, None), event, DeniedError(Reason.CANCELLED))
+            case switch_says.NoCircuit(request, reason):
+                _settle(self._circuits.pop(request, None), None, DeniedError(Reason.of(reason)))
+            case switch_says.Offer(index=index):
+                self._owner.offered(event, self.sockets[index])
+            case switch_says.Drop(circuit):
+                for circuit_socket in self.sockets:
+                    self._owner.dropped(circuit, circuit_socket)
+            case switch_says.Resized(circuit, size):
+                self._on_path(circuit, lambda path: path.resize(size))
+            case switch_says.FarMoved(circuit, moved):
+                kind = PathChange.MOVED if moved else PathChange.REBOUND
+                self._on_path(circuit, lambda path: path.changed(kind))
+            case switch_says.Suspect(circuit):
+                self._on_path(circuit, lambda path: path.socket.suspect())
+            case switch_says.FarAway() | AttachmentClosed():
+                pass  # a standby through another edge comes with several edges; the link tells of its end itself
+
+    def _on_path(self, circuit: bytes, do: Callable[..., None]) -> None:
+        for circuit_socket in self.sockets:
+            path = circuit_socket.path(circuit)
+            if path is not None:
+                do(path)
+
+    def _look_ready(self) -> None:
+        if self._attached and self._entered and self.state != "connected":
+            self.state, self.reason = "connected", ""
+            log.info("edge connected", edge=str(self.edge))
+            self._owner.connected()
+
+    # ---- the session ----
+
+    def _session_events(self) -> bool:
+        busy = False
+        while self._session is not None and (event := self._session.poll_event()) is not None:
+            busy = True
+            self._session_event(event)
+        return busy
+
+    def _session_event(self, event: core.SessionEvent) -> None:
+        match event:
+            case core.SessionReady(welcome):
+                self._entered = True
+                if welcome is not None:
+                    self._owner.welcomed(welcome)
+                self._look_ready()
+            case core.SessionRefused(reason, detail):
+                self._away(reason, f"{reason.text}{': ' + detail if detail else ''}")
+            case core.NetworkChanged(network):
+                self._owner.network(network)
+            case core.Decided(request, granted, reason, detail):
+                _settle(self._decisions.pop(request, None), granted, DeniedError(reason, detail))
+            case core.Answered(request, answer):
+                _settle(self._queries.pop(request, None), answer, DeniedError(Reason.JUDGE_AWAY))
+
+    # ---- what the agent asks ----
+
+    async def ask(
+        self, index: int, peer: bytes, permit: bytes, tried: tuple[bytes, ...], boot: bytes = b""
+    ) -> tuple[Circuit, CircuitSocket]:
+        """A circuit for a peer connection. Raises DeniedError."""
+        if self._attachment is None or self.state != "connected":
+            raise DeniedError(Reason.JUDGE_AWAY, self.reason)
+        request = self._attachment.ask(index, peer, permit, self._loop.time(), boot=boot, tried=tried)
+        if request is None:
+            raise DeniedError(Reason.LIMIT, "circuits asked for")
+        future = self._circuits[request] = self._loop.create_future()
+        self.flush()
+        circuit = await _answer(future, self._circuits, request)
+        return circuit, self.sockets[index]
+
+    async def decide(self, protocol: str, port: int, *, address: str = "", host: str = "") -> say.Granted:
+        """May this flow open? Raises DeniedError."""
+        session = self._agent_session()
+        if protocol not in ("tcp", "udp", "icmp"):
+            raise DeniedError(Reason.UNSUPPORTED, protocol)
+        request = session.decide(protocol, port, address=address, host=host)  # type: ignore[arg-type]
+        if request is None:
+            raise DeniedError(Reason.LIMIT, "decisions")
+        future = self._decisions[request] = self._loop.create_future()
+        self.flush()
+        return await _answer(future, self._decisions, request)
+
+    async def query(self, message: bytes, transport: Literal["udp", "tcp"]) -> say.Answer | say.HostRoute:
+        """A DNS query, answered by the judge. Raises DeniedError."""
+        request = self._agent_session().query(message, transport)
+        if request is None:
+            raise DeniedError(Reason.LIMIT, "queries")
+        future = self._queries[request] = self._loop.create_future()
+        self.flush()
+        return await _answer(future, self._queries, request)
+
+    def _agent_session(self) -> core.AgentSession:
+        if not isinstance(self._session, core.AgentSession) or not self._session.ready:
+            raise DeniedError(Reason.JUDGE_AWAY, self.reason)
+        return self._session
+
+    # ---- what the connector says ----
+
+    def health(self, flows: int, draining: bool) -> None:
+        if isinstance(self._session, core.ConnectorSession):
+            self._session.health(flows, draining)
+            self.flush()
+
+    def drop(self, circuit: bytes, reason: Reason) -> None:
+        """Ends a circuit."""
+        if self._attachment is not None:
+            self._attachment.drop(circuit, reason, self._loop.time())
+            self.flush()
+
+
+def _settle(future: asyncio.Future[T] | None, value: T | None, error: DeniedError) -> None:
+    if future is None or future.done():
+        return
+    if value is None:
+        future.set_exception(error)
+    else:
+        future.set_result(value)
+
+
+async def _answer(future: asyncio.Future[T], table: dict[int, asyncio.Future[T]], request: int) -> T:
+    try:
+        async with asyncio.timeout(ANSWER_TIME):
+            return await future
+    except TimeoutError:
+        raise DeniedError(Reason.JUDGE_AWAY, "no answer") from None
+    finally:
+        table.pop(request, None)

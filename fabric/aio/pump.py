@@ -1,0 +1,183 @@
+"""Kernel socket ↔ flow: bytes both ways, half-close, and a reset that overtakes nothing.
+
+Out: `recv` from the socket → `flow.write`; what credit or the engine does not take waits here, and the socket is
+not read meanwhile. In: `flow.read` → `send`; what the kernel does not take waits here, and no credit is returned
+for it. So each direction holds at most one chunk, and a slow reader slows its own flow only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import Callable
+
+from warren.fabric.core.engine import Buffer
+from warren.fabric.core.flow import Flow
+
+CHUNK = 256 << 10
+"""Bytes moved at a time: what a connection's first window holds."""
+TURNS = 4
+"""Chunks read from one socket in a wake-up before others get their turn."""
+
+
+class Pump:
+    """Owns the socket of one opened flow until both directions are over."""
+
+    def __init__(
+        self, sock: socket.socket, flow: Flow, touched: Callable[[], None], done: Callable[[Flow], None]
+    ) -> None:
+        """`touched`: something was written to the flow or its credit (drain and transmit). `done`: it is over."""
+        self._loop = asyncio.get_running_loop()
+        self._socket = sock
+        self._flow = flow
+        self._touched = touched
+        self._done = done
+        self._out: Buffer = b""
+        self._in: Buffer = b""
+        self._reading = False
+        self._read_over = False
+        self._write_over = False
+        self._writing = False
+        self.bytes_in = 0
+        self.bytes_out = 0
+
+    def start(self) -> None:
+        """After this the pump answers `handle_readable` and `handle_writable` of its flow."""
+        self._read_socket()
+        self.handle_readable()
+
+    # ---- out: socket → flow ----
+
+    def _read_socket(self) -> None:
+        if not self._reading and not self._read_over:
+            self._reading = True
+            self._loop.add_reader(self._socket.fileno(), self._socket_readable)
+
+    def _pause_socket(self) -> None:
+        if self._reading:
+            self._reading = False
+            self._loop.remove_reader(self._socket.fileno())
+
+    def _socket_readable(self) -> None:
+        for _ in range(TURNS):
+            try:
+                data = self._socket.recv(CHUNK)
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError:
+                self._broken()
+                return
+            if not data:
+                self._read_over = True
+                self._pause_socket()
+                self._flow.end()
+                break
+            self.bytes_out += len(data)
+            taken = self._flow.write(data)
+            if taken < len(data):
+                self._out = memoryview(data)[taken:]
+                self._pause_socket()
+                break
+            if len(data) < CHUNK // 2:
+                break
+        self._touched()
+        self._look_done()
+
+    def handle_writable(self) -> None:
+        """The flow takes more (FlowWritable). The owner drains and transmits after it."""
+        if self._out:
+            taken = self._flow.write(self._out)
+            self._out = memoryview(self._out)[taken:] if taken < len(self._out) else b""
+        if not self._out and not self._closed:
+            self._read_socket()
+
+    # ---- in: flow → socket ----
+
+    def handle_readable(self) -> None:
+        """The flow has something, or has ended (FlowReadable). The owner drains and transmits after it."""
+        while not self._writing and not self._closed:
+            chunk: Buffer = self._in or self._flow.read(CHUNK)
+            if not chunk:
+                break
+            self._in = b""
+            if not self._send(chunk):
+                return
+        if not self._writing:
+            self._look_end()
+
+    def _send(self, chunk: Buffer) -> bool:
+        """Whether the socket took all of it."""
+        try:
+            sent = self._socket.send(chunk)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            self._broken()
+            return False
+        if sent:
+            self.bytes_in += sent
+            self._flow.took(sent, self._loop.time())
+        if sent < len(chunk):
+            self._in = memoryview(chunk)[sent:]
+            self._writing = True
+            self._loop.add_writer(self._socket.fileno(), self._socket_writable)
+            return False
+        return True
+
+    def _socket_writable(self) -> None:
+        self._writing = False
+        self._loop.remove_writer(self._socket.fileno())
+        self.handle_readable()
+        self._touched()
+
+    def _look_end(self) -> None:
+        """Everything that came was delivered: pass on how the other side ended."""
+        match self._flow.ended:
+            case "end" if not self._write_over:
+                self._write_over = True
+                with contextlib.suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_WR)
+            case "reset":
+                self._abort()
+                return
+        self._look_done()
+
+    # ---- ends ----
+
+    @property
+    def _closed(self) -> bool:
+        return self._socket.fileno() < 0
+
+    def _broken(self) -> None:
+        """The kernel's connection was reset or timed out: nothing more can be read from it or written to it."""
+        self._flow.reset()
+        self._close()
+        self._touched()
+
+    def _abort(self) -> None:
+        """The other side reset: so does this socket (RST instead of FIN)."""
+        with contextlib.suppress(OSError):
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("=ii", 1, 0))
+        self._flow.reset()
+        self._close()
+
+    def abandon(self) -> None:
+        """Ends the flow from this side, with a reset both ways."""
+        if not self._closed:
+            self._abort()
+
+    def _look_done(self) -> None:
+        if self._read_over and self._write_over and not self._out and not self._in and not self._closed:
+            self._close()
+
+    def _close(self) -> None:
+        if self._closed:
+            return
+        self._pause_socket()
+        if self._writing:
+            self._loop.remove_writer(self._socket.fileno())
+        self._socket.close()
+        self._out = self._in = b""
+        self._done(self._flow)

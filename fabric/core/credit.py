@@ -1,0 +1,104 @@
+"""Byte windows by cumulative offset: what bounds a flow's memory, and what resumption stands on.
+
+The receiver returns credit only after the far kernel socket took the bytes (protocol.md, section 5), so a reader that
+pauses holds up its own flow and nobody else's, whatever the QUIC engine does.
+"""
+
+from __future__ import annotations
+
+INITIAL_WINDOW = 256 << 10
+"""Bytes that may be written before the first credit arrives; both ends know it."""
+LARGEST_WINDOW = 16 << 20
+PROCESS_WINDOW = 256 << 20
+"""What the windows of all flows of a process may grow to together (initial windows not counted)."""
+SCHEDULING = 0.005
+"""Seconds: the shortest round trip that a window is sized for. Credit passes two event loops and four kernel queues, each of
+which may be busy with a batch: sized by the wire's 0.2 ms alone a window would empty at every turn."""
+OFFSET_LIMIT = 1 << 62
+
+
+class Allowance:
+    """The writer's half: how far the other side allows us to write."""
+
+    __slots__ = ("limit", "sent")
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.limit = INITIAL_WINDOW
+
+    @property
+    def room(self) -> int:
+        """Bytes that may be written now."""
+        return self.limit - self.sent
+
+    def raise_to(self, offset: int) -> bool:
+        """Takes a Credit message; whether it allows more than before (an older one changes nothing)."""
+        if offset <= self.limit or offset > OFFSET_LIMIT:
+            return False
+        self.limit = offset
+        return True
+
+
+class Budget:
+    """What the windows of one process may take together beyond their first size."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, total: int = PROCESS_WINDOW) -> None:
+        self.left = total
+
+    def take(self, wanted: int) -> int:
+        """As much of `wanted` as there is."""
+        taken = min(wanted, self.left)
+        self.left -= taken
+        return taken
+
+    def give(self, returned: int) -> None:
+        self.left += returned
+
+
+class Window:
+    """The reader's half: what we allow the other side to write, grown by what is really delivered."""
+
+    __slots__ = ("_budget", "_epoch_at", "_epoch_taken", "granted", "received", "size", "taken")
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._epoch_at = -1.0
+        self._epoch_taken = 0
+        self.size = INITIAL_WINDOW
+        self.granted = INITIAL_WINDOW
+        self.received = 0
+        self.taken = 0
+
+    def arrived(self, count: int) -> bool:
+        """Bytes came in; False if the other side wrote past its credit."""
+        self.received += count
+        return self.received <= self.granted
+
+    def took(self, count: int, now: float, round_trip: float) -> int | None:
+        """The socket took `count` bytes; the offset to tell the other side, once half of the window is used up."""
+        self.taken += count
+        self._measure(now, max(round_trip, SCHEDULING))
+        if self.granted - self.taken > self.size // 2:
+            return None
+        self.granted = self.taken + self.size
+        return self.granted
+
+    def _measure(self, now: float, round_trip: float) -> None:
+        """Once a round trip: grow to twice what was delivered in it, so that the window never is what limits."""
+        if self._epoch_at < 0:
+            self._epoch_at = now
+        elapsed = now - self._epoch_at
+        if elapsed < round_trip:
+            return
+        delivered = (self.taken - self._epoch_taken) * round_trip / elapsed
+        self._epoch_at, self._epoch_taken = now, self.taken
+        wanted = min(int(2 * delivered), LARGEST_WINDOW) - self.size
+        if wanted > 0:
+            self.size += self._budget.take(wanted)
+
+    def close(self) -> None:
+        """The flow is over: what the window had grown by goes back."""
+        self._budget.give(self.size - INITIAL_WINDOW)
+        self.size = INITIAL_WINDOW

@@ -1,0 +1,5 @@
+"""`python -m warren.lab`."""
+
+from warren.lab.cli import main
+
+main()
