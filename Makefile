@@ -9,6 +9,13 @@ SHELL := /bin/bash
 BIN := .venv/bin
 READY := .venv/.ready
 SEEDS ?= 100
+CACHE := $(CURDIR)/.venv/cache
+
+# What the tools remember stays in .venv, so that nothing else appears in the tree.
+export PYTHONPYCACHEPREFIX := $(CACHE)/bytecode
+export MYPY_CACHE_DIR := $(CACHE)/mypy
+export RUFF_CACHE_DIR := $(CACHE)/ruff
+export HYPOTHESIS_STORAGE_DIRECTORY := $(CACHE)/hypothesis
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -17,10 +24,10 @@ demo: $(READY) ## the lab with everything running, seen from inside the laptop (
 	@$(BIN)/python -m warren.lab.demo
 
 test: $(READY) lint ## everything that must be true before a change goes in (as root)
-	@WARREN_REQUIRE_LAB=1 $(BIN)/python -m pytest
+	@WARREN_REQUIRE_LAB=1 $(BIN)/python -m pytest -o cache_dir=$(CACHE)/pytest
 
 test-torture: $(READY) ## the tests that take seeds, with more of them (SEEDS=100)
-	@WARREN_SEEDS=$(SEEDS) $(BIN)/python -m pytest tests/sim
+	@WARREN_SEEDS=$(SEEDS) $(BIN)/python -m pytest -o cache_dir=$(CACHE)/pytest tests/sim
 
 lint: $(READY) ## formatting, style and types
 	@$(BIN)/ruff check --quiet .

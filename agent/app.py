@@ -6,7 +6,8 @@ import asyncio
 import signal
 import socket
 import time
-from ipaddress import IPv4Network, ip_network
+from contextlib import ExitStack
+from ipaddress import IPv4Address, IPv4Network, ip_network
 from typing import Any
 
 import structlog
@@ -17,12 +18,13 @@ from warren.agent.capture.headers import FlowKey
 from warren.agent.config import AgentConfig, Device, load_device, require_root
 from warren.agent.control import ControlServer
 from warren.agent.dns import DnsFront
+from warren.agent.host import netlink
 from warren.agent.host.guardian import Guardian
 from warren.agent.host.journal import Journal
 from warren.agent.host.resolver import SystemResolver, open_resolver
 from warren.agent.host.routes import MARK, HostRoutes, NetworkChanges
 from warren.agent.host.undo import UNDOERS
-from warren.agent.names import Names, open_names
+from warren.agent.names import NameJournal
 from warren.agent.peers import Peers
 from warren.agent.status import describe
 from warren.agent.tcp import TcpJourney
@@ -39,34 +41,84 @@ from warren.fabric.identity import keys, proof
 log = structlog.get_logger()
 
 
-class Agent:
-    """Everything of one agent. Make it, `start` it in the loop, `close` it: then the host is as it was."""
+class SyntheticNames:
+    """The synthetic addresses by the wall clock, as the journeys ask for them: packed addresses, names."""
 
-    def __init__(self, config: AgentConfig, device: Device) -> None:
-        """Blocks for about 0.3 s. Raises ConfigError: another agent runs, no TUN device, no permission."""
+    def __init__(self, journal: NameJournal) -> None:
+        self.journal = journal
+
+    def address_of(self, vnet: str, name: str) -> bytes | None:
+        """None: every address of the range is in use."""
+        address = self.journal.address_of(vnet, name, time.time())
+        return address.packed if isinstance(address, IPv4Address) else None
+
+    def name_of(self, address: bytes) -> str | None:
+        owner = self.journal.owner_of(address, time.time()) if len(address) == 4 else None
+        return owner.name if owner is not None else None
+
+    def is_synthetic(self, address: bytes) -> bool:
+        return len(address) == 4 and IPv4Address(address) in self.journal.names.network
+
+
+class Ground:
+    """What the agent takes from the host, before the event loop runs, and gives back after it.
+
+    (pyroute2's blocking calls can't be used inside a running loop, and a namespace is best made while there is one
+    thread.)
+    """
+
+    def __init__(self, config: AgentConfig) -> None:
+        """Blocks for about 0.5 s. Raises ConfigError: another agent runs, no TUN device, no permission."""
+        self.journal = Journal.open(config.state, UNDOERS)
+        for note in self.journal.left_over.notes:
+            log.warning("left over from an agent that was killed", note=note)
+        self._stack = ExitStack()
+        self._stack.callback(self.journal.close)
+        try:
+            guardian = Guardian.start(self.journal)
+            self._stack.callback(guardian.dismiss)
+            taken = netlink.taken_networks(config.interface)
+            self.names = SyntheticNames(NameJournal.open(config.state / "names", taken))
+            self._stack.callback(self.names.journal.close)
+            self.resolver = self.names.journal.names.resolver_address
+            local = frozenset({(self.resolver.packed, 53)})
+            self.capture = Capture.open(CaptureConfig(name=config.interface, local=local))
+            self._stack.callback(self.capture.close)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Puts the host back: first what the journal holds, then everything else in the reverse order."""
+        done = self.journal.undo_all()
+        for note in done.notes:
+            log.warning("not put back", note=note)
+        self._stack.close()
+
+
+class Agent:
+    """Everything of one agent that runs in the loop. `start` it, `close` it."""
+
+    def __init__(self, config: AgentConfig, device: Device, ground: Ground) -> None:
         self.config = config
         self.device = device
         self.engine = engine(config.engine)
         self.told: say.Network | None = None
         self.upstreams: tuple[str, ...] = ()
         self.stopping = asyncio.Event()
-        self._journal = Journal.open(config.state, UNDOERS)
-        for note in self._journal.left_over.notes:
-            log.warning("left over from an agent that was killed", note=note)
-        self._guardian = Guardian.start(self._journal)
-        self.names: Names = open_names(config.state, time.time())
-        self.resolver_address = self.names.resolver
-        local = frozenset({(self.resolver_address.packed, 53)})
-        self.capture = Capture.open(CaptureConfig(name=config.interface, local=local))
-        self.routes = HostRoutes(self._journal, config.interface, self.names.host, (self.names.range,))
+        self.capture, names = ground.capture, ground.names
+        self.resolver_address = ground.resolver
+        self._journal = ground.journal
+        own = names.journal.names
+        self.routes = HostRoutes(ground.journal, config.interface, own.host_address, (own.network,))
         self._resolver: SystemResolver | None = None
         self._changes: NetworkChanges | None = None
         identity = self._identity()
         self.nodes = [Node(self.engine, identity, edge, self, mark=MARK) for edge in device.edges.edges]
         node = self.nodes[0]
         self.peers = Peers(self.engine, device.network, self._prove, node)
-        self.tcp = TcpJourney(self.capture, node, self.peers, self.names)
-        self.dns = DnsFront(self.capture, node, self.peers, self.names, MARK)
+        self.tcp = TcpJourney(self.capture, node, self.peers, names)
+        self.dns = DnsFront(self.capture, node, self.peers, names, MARK)
         self._control = ControlServer(config.socket, {"status": self._status, "down": self._down})
         self._reviewing: asyncio.Task[None] | None = None
 
@@ -97,26 +149,18 @@ class Agent:
         log.info("agent runs", device=self.device.name, interface=self.config.interface, engine=self.engine.name)
 
     async def close(self) -> None:
-        """Ends every flow and undoes every change to the host."""
+        """Ends every flow; the host is the ground's to put back."""
         self.tcp.close()
         self.peers.close()
         await self.dns.close()
         if self._changes is not None:
             self._changes.close()
+        if self._reviewing is not None:
+            await asyncio.gather(self._reviewing, return_exceptions=True)
         for node in self.nodes:
             await node.close()
-        await self._control.close()
-        self.undo()
-
-    def undo(self) -> None:
-        """Puts the host back. Also for an agent that could not start."""
-        done = self._journal.undo_all()
-        for note in done.notes:
-            log.warning("not put back", note=note)
         self.capture.close()
-        self.names.close()
-        self._guardian.dismiss()
-        self._journal.close()
+        await self._control.close()
 
     # ---- what nodes tell ----
 
@@ -217,17 +261,19 @@ def run(config: AgentConfig) -> None:
     device = load_device(config.state)
 
     async def main() -> None:
-        agent = Agent(config, device)
+        agent = Agent(config, device, ground)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, agent.stopping.set)
         try:
-            loop = asyncio.get_running_loop()
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                loop.add_signal_handler(number, agent.stopping.set)
             await agent.start()
-        except BaseException:
-            agent.undo()
-            raise
-        await agent.stopping.wait()
-        log.info("agent stops")
-        await agent.close()
+            await agent.stopping.wait()
+            log.info("agent stops")
+        finally:
+            await agent.close()
 
-    uvloop.run(main())
+    ground = Ground(config)
+    try:
+        uvloop.run(main())
+    finally:
+        ground.close()

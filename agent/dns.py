@@ -1,4 +1,4 @@
-"""A DNS query's journey: virtual resolver address → ours or not → judge → answer, or hostname route → synthetic address.
+"""A DNS query's journey: virtual resolver address → ours or not → judge → answer, or hostname route → name.
 
 1. A name in none of the routed zones goes to the resolvers that were there before (`dns.scope: routed`).
 2. Else the judge is asked, on a stream of its own (fabric/core/session.py).

@@ -1,8 +1,8 @@
 """The peer connections towards connectors: one for each tunnel, another when streams run short.
 
 A flow that was granted waits here until its tunnel's connection is proved; then it is opened on it. Who asks for what a
-circuit needs (a switch) is the node's affair; what a tunnel must show before it is believed is decided here: the network
-key's word on its CA, and no revision below the highest seen (protocol.md, section 4).
+circuit needs (a switch) is the node's affair; what a tunnel must show before it is believed is decided here: the
+network key's word on its CA, and no revision below the highest seen (protocol.md, section 4).
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Peers:
     def __init__(
         self, engine: Engine, network: bytes, sign: Callable[[bytes, bytes], tuple[bytes, bytes]], switches: Switches
     ) -> None:
-        """`network`: DER of the network certificate. `sign`: the device key's proof, (challenge, leaf) → (key, signature)."""
+        """`network`: DER of its certificate. `sign`: the device key's proof, (challenge, leaf) → (key, signature)."""
         self._engine = engine
         self._network = network
         self._sign = sign

@@ -1,4 +1,4 @@
-"""What the agent is doing, as JSON for `--json` and as a screen for people: which flow goes where, and what does not."""
+"""What the agent is doing, as JSON and as a screen for people: which flow goes where, and what does not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from warren.agent.tcp import TcpFlow
 
 FLOWS = 1000
-"""Flows that one status shows."""
+"""Flows that one status tells of."""
+SHOWN = 20
+"""Flows on the screen, those that are open last."""
 
 
 def describe(agent: Agent) -> dict[str, Any]:
@@ -51,7 +53,7 @@ def describe(agent: Agent) -> dict[str, Any]:
             for state in agent.peers.states()
             if state.path is not None
         ],
-        "flows": [_flow(flow) for flow in list(agent.tcp.flows.values())[:FLOWS]],
+        "flows": [_flow(flow) for flow in [*agent.tcp.ended, *agent.tcp.flows.values()][:FLOWS]],
         "refused": [
             {
                 "at": r.at,
@@ -76,7 +78,8 @@ def _flow(flow: TcpFlow) -> dict[str, Any]:
         "route": flow.granted.route if flow.granted else "",
         "connector": state.boot.hex()[:8] if state else "",
         "circuit": state.path.circuit.hex() if state and state.path else "",
-        "state": "open" if flow.pump else "opening",
+        "state": "ended" if flow.over else "open" if flow.pump else "opening",
+        "lasted": round((flow.over or time.time()) - flow.began, 3),
         "since": flow.began,
         "sent": flow.pump.bytes_out if flow.pump else 0,
         "received": flow.pump.bytes_in if flow.pump else 0,
@@ -124,9 +127,11 @@ def _tunnels(said: dict[str, Any]) -> RenderableType:
 
 
 def _flows(said: dict[str, Any]) -> RenderableType:
-    table = Table("flow", "origin", "tunnel", "circuit", "state", "sent", "received", box=None, pad_edge=False)
-    for f in said["flows"]:
+    columns = ("flow", "origin", "tunnel", "connector", "circuit", "state", "seconds", "sent", "received")
+    table = Table(*columns, box=None, pad_edge=False)
+    for f in said["flows"][-SHOWN:]:
         table.add_row(
-            f["destination"], f["origin"], f["tunnel"], f["circuit"], f["state"], str(f["sent"]), str(f["received"])
-        )
+            f["destination"], f["origin"], f["tunnel"], f["connector"], f["circuit"], f["state"], str(f["lasted"]),
+            str(f["sent"]), str(f["received"]),
+        )  # fmt: skip
     return table

@@ -10,6 +10,7 @@ import ipaddress
 import os
 import socket
 import time
+from collections import deque
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -32,7 +33,7 @@ GRANT_CACHE = 1024
 GRANT_FRESH = 30.0
 """Seconds that a grant is used again: half of its life, so that it is never refused for skew."""
 REFUSALS = 64
-"""Last refusals that status shows."""
+"""Last refusals, and last flows that ended, that status shows."""
 
 
 class Judge(Protocol):
@@ -74,6 +75,8 @@ class TcpFlow:
         self.pump: Pump | None = None
         self.flow: Flow | None = None
         self.origin = ""
+        self.over = 0.0
+        """When it ended; 0: not yet."""
         self.retried = False
         """A grant was stale once already."""
 
@@ -106,7 +109,8 @@ class TcpJourney:
     def __init__(self, capture: Capture, judge: Judge, peers: Peers, names: Names) -> None:
         self.capture = capture
         self.flows: dict[FlowKey, TcpFlow] = {}
-        self.refusals: list[Refusal] = []
+        self.refusals: deque[Refusal] = deque(maxlen=REFUSALS)
+        self.ended: deque[TcpFlow] = deque(maxlen=REFUSALS)
         self.opened = 0
         self._judge = judge
         self._peers = peers
@@ -189,11 +193,13 @@ class TcpJourney:
             return
         log.debug("flow refused", destination=flow.destination, reason=reason.word, detail=detail)
         self.flows.pop(flow.key, None)
-        self.refusals = [*self.refusals[-REFUSALS + 1 :], Refusal(time.time(), flow.destination, reason, detail)]
+        self.refusals.append(Refusal(time.time(), flow.destination, reason, detail))
         self.capture.refuse(flow.key, reason)
 
     def _done(self, flow: TcpFlow) -> None:
-        self.flows.pop(flow.key, None)
+        if self.flows.pop(flow.key, None) is not None:
+            flow.over = time.time()
+            self.ended.append(flow)
         if flow.opening is not None:
             flow.opening.settled()
         self.capture.forget(flow.key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -207,8 +208,11 @@ class Connector:
         until = self._loop.time() + patience
         if self.counts.open:
             log.info("draining", flows=self.counts.open, seconds=patience)
-        while self.counts.open and self._loop.time() < until:
-            await asyncio.sleep(0.1)
+        while self.counts.open and (left := until - self._loop.time()) > 0:
+            self.counts.changed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self.counts.changed.wait()
 
     async def close(self) -> None:
         """Resets what is still open, and says goodbye."""

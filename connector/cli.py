@@ -27,7 +27,7 @@ def run(
     allow: Annotated[
         list[str] | None,
         typer.Option(
-            help="What may be opened at most, whatever the edge grants: CIDR or CIDR:PORTS, such as 10.10.0.0/16:22,443. "
+            help="What may be opened at most, whatever the edge grants: CIDR or CIDR:PORTS, as 10.10.0.0/16:22,443. "
             "Repeat it for more. Without it: everything but loopback, link-local and metadata addresses."
         ),
     ] = None,

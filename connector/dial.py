@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import socket
 
 from warren.fabric.core.errors import DeniedError
@@ -110,4 +111,4 @@ def _prepare(sock: socket.socket) -> None:
 
 def _denied(error: OSError) -> DeniedError:
     reason = _REASONS.get(error.errno or 0, Reason.HOST_UNREACHABLE)
-    return DeniedError(reason, error.strerror or "")
+    return DeniedError(reason, os.strerror(error.errno) if error.errno else "")

@@ -47,6 +47,8 @@ class Counts:
     def __init__(self) -> None:
         self.open = 0
         self.opened = 0
+        self.changed = asyncio.Event()
+        """Set when a flow has ended."""
         self.refused: dict[Reason, int] = {}
 
     def refuse(self, reason: Reason) -> None:
@@ -147,6 +149,7 @@ class Flows:
 
     def _done(self, flow: Flow) -> None:
         self._counts.open -= 1
+        self._counts.changed.set()
         flow.owner = None
         self._peer.settled(flow)
 

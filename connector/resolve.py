@@ -1,4 +1,4 @@
-"""Names, resolved with the resolver of the private network: this host's own (hosts file, resolv.conf, whatever it uses)."""
+"""Names, resolved with the resolver of the private network: this host's own (hosts file, resolv.conf)."""
 
 from __future__ import annotations
 

@@ -9,11 +9,14 @@ from typing import Final
 
 import structlog
 
-from warren.dnsfilter.core import chain
+from warren.dnsfilter.core.building import Builder
 from warren.dnsfilter.core.cache import Cache, Entry, Key, key_of
+from warren.dnsfilter.core.chain import Chain
 from warren.dnsfilter.core.config import ResolverConfig
+from warren.dnsfilter.core.policy import CompiledPolicy, Policy
+from warren.dnsfilter.core.stages.filtering import Filter, Slot
 from warren.dnsfilter.core.stages.host_routes import Routes
-from warren.dnsfilter.core.verdict import Asked, Client, Kind, Resolved, Verdict
+from warren.dnsfilter.core.verdict import Asked, Client, Kind, Resolved, Said, Verdict
 from warren.dnsfilter.forwarder import Failure, Forwarder, Heard
 from warren.fabric.core import dnsreply
 from warren.fabric.core import dnswire as wire
@@ -22,6 +25,8 @@ STALE_AFTER_S: Final = 1.8
 """A client gets a stale answer when upstreams took so long (RFC 8767, section 5: the client response timer)."""
 STALE_TTL: Final = 30
 """RFC 8767, section 4."""
+ALIAS_TTL: Final = 300
+"""Of the CNAME that an override or safe search puts in front."""
 PREFETCHES_MAX: Final = 100
 """Answers fetched anew at once before they end."""
 _FORWARD: Final = "forward"
@@ -32,15 +37,25 @@ log = structlog.get_logger()
 class Resolver:
     """Resolves queries for one host of it: an edge, or a server of its own.
 
-    `routes` says whether a name lies under a hostname route (see `Routes`); `clock` is monotonic, in seconds.
+    `routes` says whether a name lies under a hostname route (see `Routes`); `clock` is monotonic, `wall` counts from
+    1970, both in seconds. Without a `filter` nothing is filtered but rebinding.
     """
 
     def __init__(
-        self, config: ResolverConfig, routes: Routes | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        config: ResolverConfig,
+        routes: Routes | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        filter: Filter | None = None,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._clock = clock
+        self._wall = wall
         self.cache = Cache(config.cache)
-        self._stages = chain.build(config, self.cache, routes)
+        self.slot = Slot(filter or Filter(Builder().finish(), CompiledPolicy(Policy())))
+        """A new filter is put here, and holds from the next query on."""
+        self._chain = Chain(config, self.cache, self.slot, routes)
         self.forwarder = Forwarder(config.groups, clock)
         self._prefetches: set[asyncio.Task[None]] = set()
 
@@ -54,14 +69,16 @@ class Resolver:
         question = wire.read_question(query)
         if isinstance(question, wire.Unreadable):
             return Resolved(question.answer, Verdict(Kind.MALFORMED, "guard", question.why))
-        asked = Asked(question, client, self._clock(), wire.limit_for(question, transport))
-        resolved = chain.decide(self._stages, asked)
+        asked = Asked(question, client, self._clock(), wire.limit_for(question, transport), wall=self._wall())
+        resolved = self._chain.decide(asked)
         if asked.refresh:
             self._prefetch(key_of(question, asked.group))
         return asked if resolved is None else resolved
 
     async def forward(self, asked: Asked) -> Resolved:
         """Ask the upstreams of `asked.group`; what was kept is served when they are silent."""
+        if asked.alias:
+            return await self._behind_alias(asked)
         key = key_of(asked.question, asked.group)
         kept = self.cache.stale(key, asked.now)
         if kept is None:
@@ -80,6 +97,28 @@ class Resolver:
         await self.forwarder.close()
         await asyncio.gather(*self._prefetches, return_exceptions=True)
 
+    async def _behind_alias(self, asked: Asked) -> Resolved:
+        """A CNAME to the alias, and the addresses that it leads to."""
+        question, alias = asked.question, asked.alias
+        query = wire.read_question(wire.build_query(0, alias, question.type))
+        if isinstance(query, wire.Unreadable):
+            return self._failed(asked, Failure("an alias that is no name", wire.EDE_OTHER))
+        inner = Asked(query, asked.client, asked.now, inspect=False)
+        resolved = self._chain.decide_alias(inner) or await self.forward(inner)
+        reply = dnsreply.read_reply(resolved.message)
+        if reply is None or reply.rcode not in (wire.NOERROR, wire.NXDOMAIN):
+            return self._failed(
+                asked, Failure(f"{wire.name_text(alias)}: no answer", upstream=resolved.verdict.upstream)
+            )
+        records = [wire.Record(wire.CNAME, alias, ALIAS_TTL)]
+        if question.type in (wire.A, wire.AAAA):
+            ttl = min(ALIAS_TTL, reply.ttl)
+            records += [wire.Record(question.type, address, ttl, alias) for address in reply.addresses]
+        message = wire.answer(question, reply.rcode, records=records, limit=asked.limit)
+        return Resolved(
+            message, Verdict(Kind.OVERRIDDEN, "alias", asked.rule, upstream=resolved.verdict.upstream), question
+        )
+
     def _heard(self, asked: Asked, key: Key, heard: Heard | Failure) -> Resolved:
         question = asked.question
         if isinstance(heard, Failure):
@@ -88,8 +127,11 @@ class Resolver:
         self.cache.put(key, reply, heard.upstream, self._clock())
         if reply.rcode > 15:
             return self._failed(asked, Failure(f"rcode {reply.rcode}", wire.EDE_OTHER, heard.upstream))
+        objection = self._chain.inspection.inspect(asked, Said(reply.chain, reply.addresses))
+        if objection is not None:
+            return objection
         message = dnsreply.render(reply.body, reply.ttls, question, limit=asked.limit, extended=reply.extended)
-        return Resolved(message, Verdict(Kind.FORWARDED, _FORWARD, upstream=heard.upstream), question)
+        return Resolved(message, Verdict(Kind.FORWARDED, _FORWARD, asked.rule, upstream=heard.upstream), question)
 
     def _failed(self, asked: Asked, failure: Failure) -> Resolved:
         rcode = wire.REFUSED if failure.code == wire.EDE_PROHIBITED else wire.SERVFAIL
@@ -100,6 +142,9 @@ class Resolver:
         )
 
     def _stale(self, asked: Asked, kept: Entry) -> Resolved:
+        objection = self._chain.inspection.inspect(asked, kept.said)
+        if objection is not None:
+            return objection
         code = wire.EDE_STALE_NXDOMAIN if kept.rcode == wire.NXDOMAIN else wire.EDE_STALE_ANSWER
         message = dnsreply.render(
             kept.body,

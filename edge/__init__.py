@@ -1,1 +1,1 @@
-"""The edge: judges every flow (judge/), switches packets it can't read (switch/), keeps who and where (store/, api/)."""
+"""The edge: judges every flow (judge/), switches packets it can't read (switch/), keeps who is who (store/, api/)."""

@@ -1,4 +1,4 @@
-"""The edge's process: one UDP port for circuits and QUIC, the judge and the switch behind it, the admin API beside it."""
+"""The edge's process: one UDP port for circuits and QUIC, judge and switch behind it, the admin API beside it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from warren.edge.api.context import Identity
 from warren.edge.api.server import serve
 from warren.edge.config import EdgeConfig
 from warren.edge.connections import Connections
-from warren.edge.credentials import Credentials
 from warren.edge.judge.admission import ConnectorNode, Doorkeeper, Shown
 from warren.edge.judge.resolver import JudgeResolver
 from warren.edge.judge.sessions import Authority, Sessions
+from warren.edge.state import STORE, Credentials, load_credentials, locked
 from warren.edge.store.database import open_store
 from warren.edge.store.records import Change
 from warren.edge.store.repository import Repository
@@ -36,8 +36,6 @@ from warren.fabric.core.messages.attachment import LABEL, Attach
 from warren.fabric.core.reasons import Reason
 from warren.fabric.engines import engine
 from warren.fabric.identity import keys
-from warren.fabric.identity.certificates import fingerprint
-from warren.fabric.identity.grants import Verifier
 
 log = structlog.get_logger()
 
@@ -53,14 +51,14 @@ class Edge:
         """Raises ConfigError if the port can't be had."""
         self._loop = asyncio.get_running_loop()
         self._repository = repository
-        self.socket = open_socket((config.host, config.port))
+        self.socket = open_socket((config.listen_host, config.listen_port or credentials.edge.port))
         now = self._loop.time()
         doorkeeper = Doorkeeper(credentials.network, credentials.leaf, lambda: repository.snapshot)
         self.resolver = JudgeResolver(ResolverConfig(), lambda: repository.snapshot)
-        authority = Authority(credentials.id, doorkeeper, credentials.issuer(), repository, self.resolver)
+        authority = Authority(credentials.edge.id, doorkeeper, credentials.issuer, repository, self.resolver)
         self.sessions = Sessions(authority)
         self._doorkeeper = doorkeeper
-        self._verifier = Verifier(credentials.network)
+        self._verifier = credentials.verifier()
         boot = os.urandom(16)
         self.circuits = Circuits(boot, self._permitted, os.urandom, now)
         self.forwarder = Forwarder(self.circuits)
@@ -160,18 +158,18 @@ class Edge:
 
 async def serve_edge(config: EdgeConfig, stop: asyncio.Event) -> None:
     """Runs the edge until `stop`. Raises ConfigError: not initialised, port or socket in use."""
-    credentials = Credentials.load(config.state)
     async with AsyncExitStack() as stack:
-        repository = await open_store(config.state / "store.sqlite")
+        stack.enter_context(locked(config.state_dir))
+        credentials = load_credentials(config.state_dir)
+        repository = await open_store(config.state_dir / STORE)
         stack.push_async_callback(repository.close)
         edge = Edge(config, credentials, repository)
         stack.push_async_callback(edge.close)
-        identity = Identity(
-            fingerprint(credentials.network).hex(), credentials.network, tuple(str(e) for e in credentials.edges.edges)
-        )
-        await stack.enter_async_context(serve(create_app(repository, edge.sessions, identity), config.socket))
+        addresses = tuple(str(edge) for edge in credentials.edges.edges)
+        identity = Identity(credentials.fingerprint, credentials.network, addresses)
+        await stack.enter_async_context(serve(create_app(repository, edge.sessions, identity), config.admin_socket))
         host, port = edge.socket.getsockname()[:2]
-        log.info("edge runs", listen=f"{host}:{port}", admin=str(config.socket), edge=credentials.name)
+        log.info("edge runs", listen=f"{host}:{port}", admin=str(config.admin_socket), edge=credentials.edge.id)
         _tell_systemd("READY=1")
         await stop.wait()
         log.info("edge stops")

@@ -1,4 +1,4 @@
-"""QUIC connections that nodes make to the edge: a greeting, then each stream to the family that its first message names.
+"""QUIC connections that nodes make to the edge: a greeting, then each stream to the family of its first message.
 
 Attachment and session share a connection here while judge and switch are one process; this is the only place that
 knows both. A connection that has proved nothing is bounded in number and time.

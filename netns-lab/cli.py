@@ -53,7 +53,7 @@ def up(
     Console().print(f"lab {name} is up: {len(lab.hosts)} hosts in {time.monotonic() - began:.1f} s")
 
 
-@app.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@app.command("exec")
 def execute(
     host: HostArgument,
     command: Annotated[list[str], typer.Argument(help="After `--`: the program and its arguments.")],

@@ -17,7 +17,13 @@ from warren.lab.topology import HostSpec
 from warren.lab.waiting import wait_until
 
 Argument = str | Path
-PASSED_ON = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "TERM", "COLUMNS")  # of our environment; all else is made anew
+PASSED_ON = (
+    "PYTHONPATH",
+    "PYTHONDONTWRITEBYTECODE",
+    "PYTHONPYCACHEPREFIX",
+    "TERM",
+    "COLUMNS",
+)  # of our environment; all else is made anew
 TCP_LISTEN = "0A"  # of /proc/net/tcp
 AFTER_KILL = 5.0  # seconds to gather what a killed command printed
 

@@ -1,10 +1,11 @@
 """The first process of a lab's host: it makes the host's namespaces and private folders, then reaps for ever.
 
 Run as a program of its own (`python -I -S host_init.py LAB HOST`, what the host is like as JSON on standard input);
-imports nothing but the standard library. When it is killed, the kernel ends everything in the host and takes back
-its namespaces, mounts and files, for all of them live in memory that only this host can see.
+imports nothing but the standard library. When the first process is killed, the kernel ends everything in the host and
+takes back its namespaces, mounts and files, for all of them live in memory that only this host can see.
 
-1. New network, mount, UTS, IPC and PID namespaces; the pid is written down before the host does anything.
+1. A new PID namespace, with a child as its first process; the pid is written down before the child does anything.
+   The parent, outside, waits for it. The child makes new network, mount, UTS and IPC namespaces.
 2. Mounts are made private, so that none of ours is seen outside.
 3. /etc is an overlay over the machine's; /run, /var/lib, /tmp ... are empty; /dev has few devices, /dev/net/tun among
    them.
@@ -39,12 +40,14 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 def main() -> None:
     spec = json.load(sys.stdin)
-    _check(libc.unshare(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWPID), "unshare")
     released, release = os.pipe()
+    _check(libc.unshare(CLONE_NEWPID), "unshare")
     pid = os.fork()
     if pid:
         _write_down(spec["record"], pid)
         os.write(release, b"go")
+        _let_go_of_output()
+        os.waitpid(pid, 0)  # not every machine's first process takes care of orphans
         return
     os.close(release)
     if os.read(released, 2) != b"go":
@@ -74,6 +77,7 @@ def _write_down(record: str, pid: int) -> None:
 
 def _become(spec: dict[str, Any]) -> None:
     os.setsid()
+    _check(libc.unshare(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET), "unshare")
     libc.prctl(PR_SET_NAME, f"lab-{spec['name']}".encode()[:15], 0, 0, 0)
     _make_mounts_private()
     kept = [(path, os.open(path, os.O_PATH)) for path in spec["keep"] if _is_emptied(path)]
@@ -164,9 +168,7 @@ def _write(path: str, content: str) -> None:
 def _reap_for_ever() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
     print("ready", flush=True)
-    null = os.open("/dev/null", os.O_RDWR)
-    for fd in range(3):
-        os.dup2(null, fd)
+    _let_go_of_output()
     while True:
         signal.sigwaitinfo([signal.SIGCHLD])
         try:
@@ -174,6 +176,12 @@ def _reap_for_ever() -> None:
                 pass
         except ChildProcessError:
             pass
+
+
+def _let_go_of_output() -> None:
+    null = os.open("/dev/null", os.O_RDWR)
+    for fd in range(3):
+        os.dup2(null, fd)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import json
 import os
 import secrets
+import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -36,6 +38,7 @@ class Lab:
         self.name = name or f"lab-{secrets.token_hex(4)}"
         self.hosts: Mapping[str, Host] = {}
         self._state = LabState(self.name)
+        self._begun: list[subprocess.Popen[bytes]] = []  # the parents of the hosts' first processes
 
     @classmethod
     def attach(cls, name: str) -> Lab:
@@ -84,6 +87,9 @@ class Lab:
             self.down()
         try:
             self._state.create(self.topology.name, [spec.name for spec in self.topology.hosts])
+        except FileExistsError:
+            raise LabError(f"lab {self.name!r} is being brought up by somebody else") from None
+        try:
             pids = self._start_hosts()
             wire(self.topology, pids)
             self.hosts = {spec.name: Host(spec, pids[spec.name], self.logs) for spec in self.topology.hosts}
@@ -96,46 +102,57 @@ class Lab:
         self._state.release()
 
     def down(self) -> None:
-        """End every process of every host, and with them the namespaces; then the files. Good for a broken lab, too."""
-        found = self._state.hosts().values()
-        for first in found:
-            if first.is_alive():
-                os.kill(first.pid, signal.SIGKILL)
+        """End every process of every host, and with them the namespaces; then the files. Good for a broken lab, too.
+
+        LabError if another process holds the lab: what it started in the hosts, only it can wait for.
+        """
+        owner = self._state.owner()
+        if owner is not None and owner.pid != os.getpid() and owner.is_alive():
+            raise LabError(f"lab {self.name!r} is held by process {owner.pid}: end that one first")
+        self._state.close()
+        alive = [first for first in self._state.hosts().values() if first.is_alive()]
+        processes = {os.readlink(f"/proc/{first.pid}/ns/pid") for first in alive}
+        for first in alive:
+            os.kill(first.pid, signal.SIGKILL)
         for host in self.hosts.values():
             for process in host.processes:
                 process.wait(GONE_WITHIN)
-        wait_until(lambda: not any(map(ProcessId.is_alive, found)), f"the end of lab {self.name}", GONE_WITHIN)
+
+        def gone() -> bool:
+            _reap_children_in(processes)
+            return not any(map(ProcessId.is_alive, alive))
+
+        wait_until(gone, f"the end of lab {self.name}", GONE_WITHIN)
+        for parent in self._begun:
+            parent.wait(GONE_WITHIN)
+        self._begun.clear()
         self.hosts = {}
         self._state.remove()
 
     def _start_hosts(self) -> dict[str, int]:
         """Every first process, begun at once."""
-        begun = {spec.name: self._begin(spec) for spec in self.topology.hosts}
-        for name, popen in begun.items():
-            assert popen.stdin is not None
-            try:
-                out, err = popen.communicate(timeout=READY_WITHIN)
-            except subprocess.TimeoutExpired:
-                popen.kill()
-                raise LabError(f"host {name} was not ready within {READY_WITHIN:g} s") from None
-            if out.strip() != "ready":
-                raise LabError(f"host {name} could not be made: {err.strip() or 'it ended'}")
+        for spec in self.topology.hosts:
+            self._begun.append(self._begin(spec))
+        deadline = time.monotonic() + READY_WITHIN
+        for spec, popen in zip(self.topology.hosts, self._begun, strict=True):
+            said = _read_all(popen, deadline)
+            if said.strip() != "ready":
+                raise LabError(f"host {spec.name} could not be made: {said.strip() or 'it is not ready in time'}")
         return {name: pid.pid for name, pid in self._state.hosts().items()}
 
-    def _begin(self, spec: HostSpec) -> subprocess.Popen[str]:
-        program = str(importlib.resources.files("warren.lab") / "host_init.py")
+    def _begin(self, spec: HostSpec) -> subprocess.Popen[bytes]:
+        program = str(Path(__file__).parent / "host_init.py")
         popen = subprocess.Popen(
             [sys.executable, "-I", "-S", program, self.name, spec.name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             start_new_session=True,
-            text=True,
-            env={"PATH": os.environ.get("PATH", os.defpath)},
+            env={"PATH": os.defpath},
         )
         assert popen.stdin is not None
-        popen.stdin.write(json.dumps(self._what_it_is_like(spec)))
-        popen.stdin.flush()
+        with popen.stdin:
+            popen.stdin.write(json.dumps(self._what_it_is_like(spec)).encode())
         return popen
 
     def _what_it_is_like(self, spec: HostSpec) -> dict[str, object]:
@@ -147,6 +164,30 @@ class Lab:
             "files": _files(spec),
             "sysctls": spec.all_sysctls(),
         }
+
+
+def _read_all(popen: subprocess.Popen[bytes], deadline: float) -> str:
+    """What it prints until it lets go of its output, or until the deadline."""
+    assert popen.stdout is not None
+    parts: list[bytes] = []
+    with popen.stdout as stream:
+        while select.select([stream], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            part = os.read(stream.fileno(), 65536)
+            if not part:
+                break
+            parts.append(part)
+    return b"".join(parts).decode(errors="replace")
+
+
+def _reap_children_in(namespaces: set[str]) -> None:
+    """Children of ours that nobody waits for, because a signal came while they were started.
+
+    The first process of a PID namespace does not end before the last zombie in it is gone.
+    """
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if os.readlink(process / "ns" / "pid") in namespaces:
+                os.waitpid(int(process.name), os.WNOHANG)  # ChildProcessError if it is not ours
 
 
 def _needed_folders() -> list[str]:

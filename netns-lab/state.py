@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 DIRECTORY = Path("/run/warren-lab")
+ENDING = "hosts-ending"  # what the folder of records is called when the lab goes down
 LAB_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 
 
@@ -100,18 +101,28 @@ class LabState:
     def topology(self) -> str:
         return str(json.loads((self.directory / "lab.json").read_text())["topology"])
 
+    def owner(self) -> ProcessId | None:
+        """The process that holds the lab; None if it stays up by itself, or broke before it was written down."""
+        try:
+            owner = json.loads((self.directory / "lab.json").read_text())["owner"]
+        except FileNotFoundError:
+            return None
+        return None if owner is None else ProcessId(**owner)
+
     def hosts(self) -> dict[str, ProcessId]:
         """The first process of each host that came into being."""
-        records = sorted((self.directory / "hosts").glob("*.json"))
+        records = [path for folder in ("hosts", ENDING) for path in sorted((self.directory / folder).glob("*.json"))]
         return {path.stem: ProcessId(**json.loads(path.read_text())) for path in records}
+
+    def close(self) -> None:
+        """No host can come into being any more: one in the making finds no place for its record, and ends."""
+        with suppress(FileNotFoundError):
+            (self.directory / "hosts").rename(self.directory / ENDING)
 
     def is_stale(self) -> bool:
         """Whoever made it has died, in the making or later, or one of its hosts has."""
-        try:
-            owner = json.loads((self.directory / "lab.json").read_text())["owner"]
-        except (FileNotFoundError, ValueError):
-            return True
-        if owner is not None and not ProcessId(**owner).is_alive():
+        owner = self.owner()
+        if not (self.directory / "lab.json").exists() or (owner is not None and not owner.is_alive()):
             return True
         return not all(host.is_alive() for host in self.hosts().values())
 

@@ -48,6 +48,8 @@ READS_PER_WAKE = 32
 """Packets of one TUN taken in one go: 2 MiB at most, a millisecond, before the loop looks at anything else."""
 ACCEPTS_PER_WAKE = 64
 """Connections accepted in one go, for the same reason."""
+ACCEPT_PAUSE_S = 0.1
+"""After a failed accept: the time in which some connection may end and give its descriptor back."""
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: on, 0 s
 
@@ -98,6 +100,8 @@ class Capture:
     def __init__(self, outer: Tun, inner: PrivateNamespace, config: CaptureConfig) -> None:
         self.counters: Counter[str] = Counter()
         """Packets by what became of them: `syn`, `reset_answered`, `dropped_WORD`; not those that are forwarded."""
+        self.lost = asyncio.Event()
+        """Set when a device was removed under us: nothing is captured any more, and the agent has to end."""
         self._outer = outer
         self._inner = inner
         self._local = config.local
@@ -108,6 +112,8 @@ class Capture:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._handler: Handler | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._armed_at = 0.0
+        self._accept_pause: asyncio.TimerHandle | None = None
 
     @classmethod
     def open(cls, config: CaptureConfig) -> Self:
@@ -137,9 +143,10 @@ class Capture:
             for fd in (self._outer.fd, self._inner.tun.fd, self._inner.listener.fileno()):
                 self._loop.remove_reader(fd)
             self._loop = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for timer in (self._timer, self._accept_pause):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._accept_pause = None
         self._inner.close()
         self._outer.close()
 
@@ -197,7 +204,10 @@ class Capture:
         for _ in range(READS_PER_WAKE):
             try:
                 size = os.readv(fd, buffers)
-            except OSError:  # nothing left; or the device is being removed
+            except BlockingIOError:
+                break
+            except OSError as error:
+                self._lose(fd, error)
                 break
             if (
                 buffer[_FIRST] == _PLAIN_IPV4
@@ -265,7 +275,10 @@ class Capture:
         for _ in range(READS_PER_WAKE):
             try:
                 size = os.readv(fd, buffers)
-            except OSError:
+            except BlockingIOError:
+                break
+            except OSError as error:
+                self._lose(fd, error)
                 break
             if buffer[_FIRST] >> 4 != 4 or buffer[_PROTOCOL] != PROTOCOL_TCP:
                 self.counters["dropped_from_namespace"] += 1
@@ -282,6 +295,13 @@ class Capture:
         segment = read(packet, VNET_HEADER)
         if isinstance(segment, Segment):
             self._table.handle_origin_segment(reversed_wire_key(segment.key), segment.flags, self._now())
+
+    def _lose(self, fd: int, error: OSError) -> None:
+        """Somebody removed the device: a reader left in place would be called for ever."""
+        assert self._loop is not None
+        self._loop.remove_reader(fd)
+        self.lost.set()
+        _log.error("capture.device_lost", error=error.strerror)
 
     def _write_inner(self, packet: memoryview | bytes) -> None:
         if not self._inner.tun.write(packet):
@@ -301,10 +321,18 @@ class Capture:
                 break
             except OSError as error:
                 self.counters["accept_failed"] += 1
-                _log.warning("capture.accept_failed", error=error.strerror)
+                self._pause_accepting(error)
                 break
             self._hand_over(sock, peer)
         self._settle()
+
+    def _pause_accepting(self, error: OSError) -> None:
+        """Out of descriptors, most likely: the connections wait in the backlog, and trying on at once would spin."""
+        loop, fd = self._loop, self._inner.listener.fileno()
+        assert loop is not None
+        _log.warning("capture.accept_failed", error=error.strerror)
+        loop.remove_reader(fd)
+        self._accept_pause = loop.call_later(ACCEPT_PAUSE_S, lambda: loop.add_reader(fd, self._accept))
 
     def _hand_over(self, sock: socket.socket, peer: tuple[str, int]) -> None:
         here = sock.getsockname()
@@ -338,10 +366,10 @@ class Capture:
         if self._loop is None or at is None:
             return
         if self._timer is not None:
-            if self._timer.when() <= at:
+            if self._armed_at <= at:
                 return  # an early wake-up does no harm, and re-arms itself
             self._timer.cancel()
-        self._timer = self._loop.call_at(at, self._timeout)
+        self._timer, self._armed_at = self._loop.call_at(at, self._timeout), at
 
     def _timeout(self) -> None:
         self._timer = None

@@ -32,7 +32,7 @@ WireKey: TypeAlias = bytes
 
 
 class FlowKey(NamedTuple):
-    """The 5-tuple as the app sees it: `source` is the app, `destination` the origin. Addresses: 4 or 16 packed bytes."""
+    """The 5-tuple as the app sees it: `source` is the app, `destination` the origin. Addresses: packed bytes."""
 
     protocol: int
     source: bytes

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from warren.dnsfilter.core.config import CacheConfig
+from warren.dnsfilter.core.verdict import Said
 from warren.fabric.core import dnswire as wire
 from warren.fabric.core.dnsreply import Reply
 
@@ -41,6 +42,9 @@ class Entry(msgspec.Struct):
     ends: float
     upstream: str
     size: int
+    said: Said
+    settled: object = None
+    """The filter that found nothing in `said` to object to, for whichever client."""
     hits: int = 0
     recent: bool = False
     """Asked for since the hand of the clock passed."""
@@ -87,12 +91,13 @@ class Cache:
     def put(self, key: Key, reply: Reply, upstream: str, now: float) -> Entry | None:
         """Keep a reply; None if it is none to keep: failures, truncated ones, negative ones without an SOA."""
         life = self._life(reply)
-        size = len(reply.body) + len(key[0]) + ENTRY_OVERHEAD + 32 * len(reply.ttls)
+        size = len(reply.body) + len(key[0]) + ENTRY_OVERHEAD + 70 * (len(reply.ttls) + len(reply.chain))
         if life <= 0 or size > ENTRY_MAX:
             return None
         if key in self._entries:
             self._remove(key)
-        entry = Entry(reply.body, reply.ttls, reply.rcode, now, now + life, upstream, size)
+        said = Said(reply.chain, reply.addresses)
+        entry = Entry(reply.body, reply.ttls, reply.rcode, now, now + life, upstream, size, said)
         self._entries[key] = entry
         self.bytes += size
         while self.bytes > self._config.max_bytes:

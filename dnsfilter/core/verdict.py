@@ -7,6 +7,7 @@ import enum
 import msgspec
 
 from warren.fabric.core.dnswire import TCP_MAX, Question
+from warren.fabric.core.selectors import Subject
 
 
 class Kind(enum.Enum):
@@ -26,16 +27,8 @@ class Kind(enum.Enum):
     MALFORMED = "malformed"
 
 
-class Client(msgspec.Struct, frozen=True):
-    """Who asks. Empty: not known."""
-
-    device: str = ""
-    user: str = ""
-    groups: frozenset[str] = frozenset()
-    tags: frozenset[str] = frozenset()
-    address: str = ""
-    """Source address, in presentation form."""
-    vnet: str = ""
+Client = Subject
+"""Who asks."""
 
 
 class Verdict(msgspec.Struct, frozen=True, gc=False):
@@ -60,6 +53,15 @@ class Resolved(msgspec.Struct, frozen=True, gc=False):
     question: Question | None = None
 
 
+class Said(msgspec.Struct, frozen=True, gc=False):
+    """What an answer leads to."""
+
+    chain: tuple[bytes, ...] = ()
+    """Targets of its CNAMEs, as wire names."""
+    addresses: tuple[bytes, ...] = ()
+    """4 or 16 bytes each."""
+
+
 class Asked(msgspec.Struct):
     """One query on its way through the chain."""
 
@@ -71,5 +73,13 @@ class Asked(msgspec.Struct):
     """Bytes that the answer may have."""
     group: str = "default"
     """The upstreams that may be asked; stages choose it."""
+    wall: float = 0.0
+    """Seconds since 1970, UTC, for rules that hold at certain times."""
+    rule: str = ""
+    """The policy rule that let it pass."""
+    inspect: bool = True
+    """Whether what the answer leads to is looked at; not, if a rule allowed the name."""
+    alias: bytes = b""
+    """Wire name that is resolved instead, behind a CNAME that leads there."""
     refresh: bool = False
     """Answered, but ask the upstreams too: the answer is about to end."""

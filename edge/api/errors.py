@@ -21,7 +21,7 @@ BODY_LIMIT = 65_536
 """Bytes of a request's body; the longest honest one (a new tunnel, 8 KiB of certificate in base64) has 13,000."""
 
 _STATUS: Mapping[type[StoreError], int] = {NotFoundError: 404, ExistsError: 409, InUseError: 409, LimitError: 409}
-_WORDS = {400: "invalid", 404: "not_found", 405: "method", 413: "too_large"}
+_WORDS = {405: "method", 413: "too_large"}
 
 _log = structlog.get_logger()
 
@@ -100,6 +100,8 @@ async def _http_error(_request: Request, error: Exception) -> JSONResponse:
     status = error.status_code if isinstance(error, HTTPException) else 500
     if status == 404:
         return answer(404, "there is nothing at this path: everything is under /v1/", "not_found")
+    if status == 400:
+        return answer(400, "the request's body can't be read: a JSON object in UTF-8 is expected", "invalid")
     return answer(status, HTTPStatus(status).phrase.lower(), _WORDS.get(status, "invalid"))
 
 

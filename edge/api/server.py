@@ -38,48 +38,21 @@ async def serve(app: ASGIApp, path: Path, *, mode: int = SOCKET_MODE) -> AsyncIt
 
     A socket that nobody answers is replaced. Raises ConfigError: somebody answers it, it is no socket, no permission.
     """
-    listener = _listen(path, mode)
-    mine = os.stat(path).st_ino
-    config = uvicorn.Config(
-        app, lifespan="off", log_config=None, log_level="critical", access_log=False, ws="none",
-        server_header=False, date_header=False, limit_concurrency=REQUESTS_LIMIT, timeout_graceful_shutdown=STOP_SECONDS,
-    )  # fmt: skip
-    config.load()
-    server = uvicorn.Server(config)
-    server.lifespan = config.lifespan_class(config)
+    listener, inode = _listen(path, mode)
+    server = _server(app)
     try:
         await server.startup(sockets=[listener])
-        yield
+        try:
+            yield
+        finally:
+            await server.shutdown(sockets=[listener])
     finally:
-        _remove(path, mine)
-        await server.shutdown(sockets=[listener])
-
-
-def _listen(path: Path, mode: int) -> socket.socket:
-    """Bound under another name, given its mode, then moved into place: nobody sees it unready."""
-    if len(os.fsencode(path)) > PATH_LIMIT:
-        raise ConfigError(f"the admin socket's path {path} is longer than {PATH_LIMIT} bytes: choose a shorter one")
-    fresh = path.with_name(path.name + ".new")
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
-        _refuse_living(path)
-        fresh.unlink(missing_ok=True)
-        listener.bind(str(fresh))
-        fresh.chmod(mode)
-        listener.listen(BACKLOG)
-        listener.setblocking(False)
-        fresh.replace(path)
-    except OSError as error:
         listener.close()
-        raise ConfigError(f"the admin socket {path} can't be made: {error.strerror or error}") from None
-    except BaseException:
-        listener.close()
-        raise
-    return listener
+        _remove(path, inode)
 
 
-def _refuse_living(path: Path) -> None:
+def ensure_free(path: Path) -> None:
+    """Nobody answers on this socket: no edge is running here. Raises ConfigError."""
     try:
         kind = path.lstat().st_mode
     except FileNotFoundError:
@@ -93,6 +66,50 @@ def _refuse_living(path: Path) -> None:
         except (ConnectionRefusedError, FileNotFoundError):
             return
     raise ConfigError(f"another edge answers on {path}: stop it first, or choose another admin socket")
+
+
+def _server(app: ASGIApp) -> uvicorn.Server:
+    config = uvicorn.Config(
+        app,
+        lifespan="off",
+        ws="none",
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        limit_concurrency=REQUESTS_LIMIT,
+        timeout_graceful_shutdown=STOP_SECONDS,
+    )
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    return server
+
+
+def _listen(path: Path, mode: int) -> tuple[socket.socket, int]:
+    """Bound under another name, given its mode, then moved into place: nobody sees it unready. Also its inode."""
+    if len(os.fsencode(path)) > PATH_LIMIT:
+        raise ConfigError(f"the admin socket's path {path} is longer than {PATH_LIMIT} bytes: choose a shorter one")
+    fresh = path.with_name(path.name + ".new")
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        ensure_free(path)
+        fresh.unlink(missing_ok=True)
+        listener.bind(str(fresh))
+        fresh.chmod(mode)
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+        inode = fresh.lstat().st_ino
+        fresh.replace(path)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(f"the admin socket {path} can't be made: {error.strerror or error}") from None
+    except BaseException:
+        listener.close()
+        raise
+    return listener, inode
 
 
 def _remove(path: Path, inode: int) -> None:

@@ -15,7 +15,7 @@ import ipaddress
 from dataclasses import dataclass
 
 from warren.edge.judge.policy import EVERY_DEVICE, Policy
-from warren.edge.judge.routing import Address
+from warren.edge.judge.routing import WILDCARD, Address
 from warren.edge.store.errors import InvalidError
 from warren.edge.store.records import Device, Route, Tunnel
 from warren.edge.store.snapshot import Snapshot
@@ -27,7 +27,7 @@ from warren.fabric.identity.grants import Grant, Issuer, Revision
 GRANT_SECONDS = 60.0
 """How long a grant opens flows."""
 PASS_SECONDS = 900.0
-"""How long a pass asks for circuits: the longest hold time (a connector keeps a silent agent's flows for 15 minutes)."""
+"""How long a pass asks for circuits: the longest hold time, 15 minutes."""
 PORT_LIMIT = 65_535
 
 
@@ -94,12 +94,16 @@ def decide(
     device = snapshot.device(thumbprint)
     if device is None:
         return Refused(Reason.DEVICE_UNKNOWN)
-    wrong = _malformed(protocol, port, address, host)
-    if wrong is not None:
-        return wrong
-    route, address, host = _find_route(snapshot, device.vnet, address, host)
+    target = _destination(protocol, port, address, host)
+    if isinstance(target, Refused):
+        return target
+    shown = str(target)
+    if isinstance(target, str):
+        route = snapshot.host_route(device.vnet, target)
+    else:
+        route = snapshot.address_route(device.vnet, target)
     if route is None:
-        return Refused(Reason.NO_ROUTE, f"no route in virtual network {device.vnet} leads to {address or host}")
+        return Refused(Reason.NO_ROUTE, f"no route in virtual network {device.vnet} leads to {shown}")
     port = 0 if protocol == "icmp" else port
     verdict = policy.judge(device, route, protocol, port, now)
     if not verdict.allowed:
@@ -108,9 +112,18 @@ def decide(
     if tunnel is None:
         return Refused(Reason.NO_ROUTE, f"the tunnel of route {route.id} was deleted")
     return Allowed(
-        device, tunnel, route, verdict.rule, _known(protocol), address, host,
-        port, port, snapshot.epoch, snapshot.revision,
-    )  # fmt: skip
+        device=device,
+        tunnel=tunnel,
+        route=route,
+        rule=verdict.rule,
+        protocol=_known(protocol),
+        address="" if host else shown,
+        host=shown if host else "",
+        low=port,
+        high=port,
+        epoch=snapshot.epoch,
+        revision=snapshot.revision,
+    )
 
 
 def grant(
@@ -133,38 +146,34 @@ def grant(
     return Signed(issuer.grant(said), issuer.permit(device.thumbprint, decision.tunnel.id, now + pass_seconds))
 
 
-def _malformed(protocol: str, port: int, address: str, host: str) -> Refused | None:
+def _destination(protocol: str, port: int, address: str, host: str) -> Address | str | Refused:
+    """The address, or the name in the form that routes and grants have; or why no flow can have it."""
     if protocol not in ("tcp", "udp", "icmp"):
         return Refused(Reason.UNSUPPORTED, f"protocol {protocol[:20]!r}")
     if protocol != "icmp" and not 1 <= port <= PORT_LIMIT:
         return Refused(Reason.PROTOCOL, f"port {port} is not from 1 to {PORT_LIMIT}")
     if bool(address) == bool(host):
         return Refused(Reason.PROTOCOL, "a destination is an address or a name, one of both")
-    if address and _address(address) is None:
-        return Refused(Reason.PROTOCOL, f"{address[:50]!r} is no IP address")
-    return None
+    return _name(host) if host else _address(address)
 
 
-def _find_route(snapshot: Snapshot, vnet: str, address: str, host: str) -> tuple[Route | None, str, str]:
-    """The route, and the destination in the form that grants have."""
-    if host:
-        try:
-            host = hostname(host)
-        except InvalidError:
-            return None, "", repr(host[:80])
-        return (None if host.startswith("*") else snapshot.host_route(vnet, host)), "", host
-    parsed = _address(address)
-    if parsed is None:
-        return None, address, ""
-    return snapshot.address_route(vnet, parsed), str(parsed), ""
+def _name(host: str) -> str | Refused:
+    try:
+        name = hostname(host)
+    except InvalidError as error:
+        return Refused(Reason.NO_ROUTE, str(error))
+    return Refused(Reason.NO_ROUTE, f"{name} is no name of one host") if name.startswith(WILDCARD) else name
 
 
-def _address(text: str) -> Address | None:
+def _address(text: str) -> Address | Refused:
     """Without a zone: a scoped address means something on one host only."""
     try:
-        return None if "%" in text else ipaddress.ip_address(text)
+        address = ipaddress.ip_address(text)
     except ValueError:
-        return None
+        return Refused(Reason.PROTOCOL, f"{text[:50]!r} is no IP address")
+    if "%" in text:
+        return Refused(Reason.PROTOCOL, f"{text[:50]!r} means something on one host only")
+    return address
 
 
 def _known(protocol: str) -> Protocol:

@@ -1,7 +1,7 @@
 """Agents and connectors that are here: their sessions, in what health, and what they are told when something changes.
 
-`Sessions` is the register (and what the admin API shows of the running edge); `Session` is one node's, on one connection:
-the judge's half of fabric/core/session.py. What has to wait (the store, DNS) runs as a task of the session's.
+`Sessions` is the register (and what the admin API shows of the running edge); `Session` is one node's, on one
+connection: the judge's half of fabric/core/session.py. What has to wait (the store, DNS) runs as a task.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def backup(store: Path, target: Path) -> None:
 
 
 async def restore(source: Path, store: Path, now_ms: int) -> int:
-    """Puts a copy in the place of the store, whose edge must not be running; gives the new epoch.
+    """Puts a copy in the place of the store, whose edge must not be running (`ensure_free`); gives the epoch.
 
     The store is replaced in one step, after the copy was checked, brought up to the schema of this program and given
     its epoch. Raises ConfigError; the store is untouched then.

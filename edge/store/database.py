@@ -14,7 +14,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from warren.edge.store import migrate
-from warren.edge.store.repository import WRITES, Repository
+from warren.edge.store.repository import Repository
 from warren.fabric.core.errors import ConfigError
 
 BUSY_SECONDS = 5
@@ -35,7 +35,7 @@ async def open_store(where: Path | str, *, create: bool = False) -> Repository:
         _prepare_file(Path(shown), create=create)
     engine = _engine(url)
     try:
-        async with engine.execution_options(**WRITES).begin() as connection:
+        async with engine.execution_options(locked=True).begin() as connection:
             await connection.run_sync(_bring_up, shown, create)
         repository = Repository(engine)
         await repository.refresh()
@@ -70,15 +70,15 @@ def _prepare_file(path: Path, *, create: bool) -> None:
             raise ConfigError(f"there is no store at {path}: `warren edge init` makes one")
         return
     try:
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        raise ConfigError(f"there is a store at {path} already: remove it first, or leave it as it is") from None
     except OSError as error:
         raise ConfigError(f"a store can't be made at {path}: {error.strerror}") from None
 
 
 def _bring_up(connection: Connection, where: str, create: bool) -> None:
     empty = migrate.is_empty(connection)
-    if create and not empty:
-        raise ConfigError(f"there is a store at {where} already: remove it first, or leave it as it is")
     if not empty and migrate.current(connection) is None:
         raise ConfigError(f"{where} is a database of something else")
     if empty and not create:
@@ -104,6 +104,6 @@ def _set_up_connection(connection: Any, _record: Any) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    """Who writes takes the lock at once: a reader that wants to write later would fail instead of wait."""
-    writes = connection.get_execution_options().get("writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    """A migration reads before it writes: it takes the lock at once, or two that start together would both go up."""
+    locked = connection.get_execution_options().get("locked", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if locked else "BEGIN")

@@ -8,10 +8,8 @@ processes in one order. Before it commits, the new snapshot is read inside it; a
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
 
 from sqlalchemy import Table, bindparam, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -19,13 +17,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from warren.edge.store import rows, schema, values
 from warren.edge.store.errors import ExistsError, InUseError, InvalidError, LimitError, NotFoundError
 from warren.edge.store.records import DEFAULT_NETWORK, Change, Device, Kind, Route, Tombstone, Tunnel
-from warren.edge.store.snapshot import Snapshot
+from warren.edge.store.snapshot import Snapshot, advance, build
 from warren.fabric.core.errors import DeniedError
 from warren.fabric.core.reasons import Reason
+from warren.fabric.identity import tokens
 from warren.fabric.identity.keys import new_id
-
-WRITES: Mapping[str, Any] = {"writes": True}
-"""Execution options of a connection that will write (`database.py` reads them)."""
 
 TUNNELS_LIMIT = 1_000
 """Tunnels: a few kilobytes each in every edge's memory."""
@@ -46,11 +42,10 @@ class Repository:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
-        self._writer = engine.execution_options(**WRITES)
         self._order = asyncio.Lock()
-        self._snapshot = Snapshot()
+        self._snapshot = build(0, 0, (), (), ())
         self.on_change: Callable[[Snapshot, Change], None] = lambda snapshot, change: None
-        """Called in the event loop after every change, in order; must not block."""
+        """Called in the event loop after every change, in order; must not block nor raise."""
 
     @property
     def snapshot(self) -> Snapshot:
@@ -205,7 +200,7 @@ class Repository:
         Raises DeniedError(ENROLMENT_KEY), also for a key that another device has.
         """
         table = schema.devices
-        spent = table.c.secret_hash == hashlib.sha256(secret).hexdigest()
+        spent = table.c.secret_hash == tokens.secret_hash(secret)
         values.digest(thumbprint, "a thumbprint")
         async with self._change() as (connection, change):
             row = (await connection.execute(select(table).where(spent))).one_or_none()
@@ -229,7 +224,7 @@ class Repository:
         if not when:
             return
         query = update(schema.devices).where(schema.devices.c.id == bindparam("device")).values(seen=bindparam("at"))
-        async with self._writer.begin() as connection:
+        async with self._engine.begin() as connection:
             await connection.execute(query, [{"device": device, "at": at} for device, at in when.items()])
 
     async def delete_device(self, which: str, now: int) -> Device:
@@ -244,7 +239,7 @@ class Repository:
     @asynccontextmanager
     async def _change(self) -> AsyncIterator[tuple[AsyncConnection, _Step]]:
         async with self._order:
-            async with self._writer.begin() as connection:
+            async with self._engine.begin() as connection:
                 await connection.execute(
                     update(schema.state).where(rows.STATE_ROW).values(revision=schema.state.c.revision + 1)
                 )
@@ -252,8 +247,14 @@ class Repository:
                 step = _Step(revision)
                 step.everything = (epoch, revision - 1) != (self._snapshot.epoch, self._snapshot.revision)
                 yield connection, step
-                snapshot = await rows.read_all(connection)
+                snapshot = await self._next(connection, step)
             self._swap(snapshot, step.result())
+
+    async def _next(self, connection: AsyncConnection, step: _Step) -> Snapshot:
+        if step.everything:
+            return await rows.read_all(connection)
+        changed = await rows.read_some(connection, step.changed)
+        return advance(self._snapshot, step.revision, changed, [tombstone.id for tombstone in step.deleted])
 
     def _swap(self, snapshot: Snapshot, change: Change) -> None:
         self._snapshot = snapshot

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Table, insert, select
@@ -16,11 +17,13 @@ STATE_ROW = schema.state.c.id == 1
 
 
 async def version(connection: AsyncConnection) -> tuple[int, int]:
+    """Epoch and revision."""
     row = (await connection.execute(select(schema.state).where(STATE_ROW))).one()
     return row.epoch, row.revision
 
 
 async def read_all(connection: AsyncConnection) -> Snapshot:
+    """The snapshot of everything; blocks the loop in proportion to the rows."""
     epoch, revision = await version(connection)
     return build(
         epoch,
@@ -29,6 +32,15 @@ async def read_all(connection: AsyncConnection) -> Snapshot:
         [to_route(row) for row in await connection.execute(select(schema.routes))],
         [to_device(row) for row in await connection.execute(select(schema.devices))],
     )
+
+
+async def read_some(connection: AsyncConnection, ids: Iterable[str]) -> list[Tunnel | Route | Device]:
+    """Those of the rows with these ids that are there."""
+    wanted = list(ids)
+    found: list[Tunnel | Route | Device] = []
+    for table, make in ((schema.tunnels, to_tunnel), (schema.routes, to_route), (schema.devices, to_device)):
+        found += [make(row) for row in await connection.execute(select(table).where(table.c.id.in_(wanted)))]
+    return found
 
 
 async def find(connection: AsyncConnection, table: Table, which: str, what: str) -> Row[Any]:

@@ -1,17 +1,23 @@
-"""What decides flows, in memory: built whole from the store, then swapped; never changed, never waits.
+"""What decides flows, in memory: made from the store, then swapped; never changed, never waits.
 
-A lookup is a dictionary or a longest-prefix match; who holds a snapshot sees one state of the store.
+A lookup is a dictionary or a longest-prefix match; who holds a snapshot sees one state of the store. `build` makes one
+from all rows: 0.2 s for a full store, in which the edge would switch no packet; so a change that knows what it touched
+makes the next one by `advance`, which copies dictionaries and reads nothing else.
 """
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import TypeVar
 
-from warren.edge.judge.routing import Address, AddressTable, HostTable
+from warren.edge.judge.routing import Address, AddressTable, HostTable, Network
 from warren.edge.store.records import Device, Route, Tunnel
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +37,14 @@ class VirtualNetwork:
 class Snapshot:
     """One state of the store. `devices` holds enrolled ones only, by the thumbprint of their key."""
 
-    epoch: int = 0
-    revision: int = 0
-    devices: Mapping[str, Device] = MappingProxyType({})
-    devices_by_id: Mapping[str, Device] = MappingProxyType({})
+    epoch: int
+    revision: int
+    devices: Mapping[str, Device]
+    devices_by_id: Mapping[str, Device]
     """Those that wait for their enrolment too."""
-    tunnels: Mapping[str, Tunnel] = MappingProxyType({})
-    routes: Mapping[str, Route] = MappingProxyType({})
-    networks: Mapping[str, VirtualNetwork] = MappingProxyType({})
+    tunnels: Mapping[str, Tunnel]
+    routes: Mapping[str, Route]
+    networks: Mapping[str, VirtualNetwork]
 
     def device(self, thumbprint: str) -> Device | None:
         """The enrolled device with this key."""
@@ -78,6 +84,49 @@ def build(
     )
 
 
+def advance(
+    old: Snapshot, revision: int, changed: Iterable[Tunnel | Route | Device], deleted: Iterable[str]
+) -> Snapshot:
+    """The snapshot after a change: what `build` would make of all rows."""
+    new, gone = {record.id: record for record in changed}, frozenset(deleted)
+    routes = _patched(old.routes, {id_: record for id_, record in new.items() if isinstance(record, Route)}, gone)
+    devices = {id_: record for id_, record in new.items() if isinstance(record, Device)}
+    return Snapshot(
+        epoch=old.epoch,
+        revision=revision,
+        devices=_patched(
+            old.devices,
+            {device.thumbprint: device for device in devices.values() if device.thumbprint},
+            {known.thumbprint for id_ in gone | devices.keys() if (known := old.devices_by_id.get(id_))},
+        ),
+        devices_by_id=_patched(old.devices_by_id, devices, gone),
+        tunnels=_patched(old.tunnels, {id_: one for id_, one in new.items() if isinstance(one, Tunnel)}, gone),
+        routes=routes,
+        networks=_patched_networks(old, routes, gone | new.keys()),
+    )
+
+
+def _patched(old: Mapping[str, R], new: Mapping[str, R], gone: Iterable[str]) -> Mapping[str, R]:
+    """A copy with some taken out and some put in; the old one itself if that changes nothing."""
+    leaving = [key for key in gone if key in old]
+    if not new and not leaving:
+        return old
+    table = dict(old)
+    for key in leaving:
+        del table[key]
+    table.update(new)
+    return MappingProxyType(table)
+
+
+def _patched_networks(
+    old: Snapshot, routes: Mapping[str, Route], touched: Iterable[str]
+) -> Mapping[str, VirtualNetwork]:
+    ids = [id_ for id_ in touched if id_ in old.routes or id_ in routes]
+    names = {table[id_].vnet for table in (old.routes, routes) for id_ in ids if id_ in table}
+    made = _networks(route for route in routes.values() if route.vnet in names)
+    return _patched(old.networks, made, names)
+
+
 def _networks(routes: Iterable[Route]) -> dict[str, VirtualNetwork]:
     by_network: dict[str, list[Route]] = {}
     for route in routes:
@@ -92,6 +141,12 @@ def _network(name: str, routes: list[Route]) -> VirtualNetwork:
         name=name,
         cidrs=tuple(sorted(route.value for route in cidrs)),
         zones=tuple(sorted(route.value for route in hosts)),
-        addresses=AddressTable((ipaddress.ip_network(route.value), route) for route in cidrs),
+        addresses=AddressTable((_parsed(route.value), route) for route in cidrs),
         hosts=HostTable((route.value, route) for route in hosts),
     )
+
+
+@functools.lru_cache(maxsize=8192)
+def _parsed(cidr: str) -> Network:
+    """Twice as many as there may be routes: parsing is most of what a table costs."""
+    return ipaddress.ip_network(cidr)

@@ -146,6 +146,9 @@ class Attachments:
             attachment = self._of.get(message[0])
             if attachment is None:
                 continue
+            if isinstance(message[1], Rejected):
+                self._superseded(attachment, message[0], Reason.of(message[1].reason))
+                continue
             try:
                 attachment.messages.send(message[1])
                 touched[attachment] = None
@@ -154,3 +157,9 @@ class Attachments:
                 attachment.close(Reason.PROTOCOL)
         for attachment in touched:
             attachment.flush()
+
+    def _superseded(self, attachment: Attachment, member: Member, reason: Reason) -> None:
+        """The core has let go of it already, for newer attachments of the same key."""
+        self._of.pop(member, None)
+        attachment.member = None
+        attachment.close(reason)

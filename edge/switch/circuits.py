@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from warren.edge.switch.bindings import Bindings, Change
-from warren.edge.switch.budget import HintBudget
+from warren.edge.switch.budget import Bucket, HintBudget
 from warren.edge.switch.model import Admission, Circuit, Limits, Member, Slot
 from warren.fabric.core import frames
 from warren.fabric.core.engine import Address, Buffer
@@ -83,10 +83,11 @@ class Circuits:
             raise DeniedError(Reason.LIMIT, "attachments")
         key, role, boot, tunnel = admission
         member = Member(key, role, boot, tunnel, now)
+        member.budget = Bucket(self.limits.asks_per_second, self.limits.asks_burst, now)
         for id in claimed[: self.limits.slots_per_node]:
             slot = self._bindings.slots.get(id)
             if slot is not None and slot.node == key and slot.index not in member.slots:
-                self._take_over(slot, member)
+                self._take_over(slot, member, now)
         for index in (0, 1):
             if index not in member.slots:
                 self._give(member, index, now)
@@ -124,29 +125,40 @@ class Circuits:
     def beat(self, member: Member, now: float) -> None:
         member.heard = now
 
-    def _take_over(self, slot: Slot, member: Member) -> None:
-        if slot.member is not None:
-            slot.member.slots.pop(slot.index, None)
-        slot.member = member
+    def _take_over(self, slot: Slot, member: Member, now: float) -> None:
+        before, slot.member = slot.member, member
         member.slots[slot.index] = slot
+        if before is not None:
+            before.slots.pop(slot.index, None)
+            if not before.slots:
+                self._let_go(before, Reason.CANCELLED, now)
 
     def _give(self, member: Member, index: int, now: float) -> None:
         owned = self._of_node.setdefault(member.key, [])
-        held = [slot for slot in owned if slot.member is None]
         if len(owned) >= self.limits.slots_per_node:
-            if not held:
-                self._release(member, now)
-                raise DeniedError(Reason.LIMIT, "slots")
-            self._forget(min(held, key=lambda slot: slot.gone_at), Reason.PEER_GONE)
+            self._make_room(member, owned, now)
         slot = Slot(self._new_id(self._bindings.slots), self._random(KEY), index, member.key, member, now)
         self._bindings.slots[slot.id] = slot
         self._of_node.setdefault(member.key, []).append(slot)
         member.slots[index] = slot
 
-    def _release(self, member: Member, now: float) -> None:
-        """An attachment that can't be: what it already took stays held."""
-        for slot in member.slots.values():
-            slot.member, slot.gone_at = None, now
+    def _make_room(self, member: Member, owned: list[Slot], now: float) -> None:
+        """The newest attachment of a key wins: a node that was killed and started again must not wait until its old
+        connections are known dead. First goes what is held longest, then the oldest attachment."""
+        held = [slot for slot in owned if slot.member is None]
+        if held:
+            self._forget(min(held, key=lambda slot: slot.gone_at), Reason.PEER_GONE)
+            return
+        oldest = next((slot.member for slot in owned if slot.member is not member), None)
+        if oldest is not None:
+            for slot in list(oldest.slots.values()):
+                self._forget(slot, Reason.PEER_GONE)
+            self._let_go(oldest, Reason.LIMIT, now)
+
+    def _let_go(self, member: Member, reason: Reason, now: float) -> None:
+        """An attachment that has no slots any more: its connection is to be closed."""
+        self.detach(member, now)
+        self._messages.append((member, say.Rejected(reason.code)))
 
     def _catch_up(self, slot: Slot) -> None:
         """What the node has to hear about the circuits of a slot that it took over."""
@@ -167,7 +179,7 @@ class Circuits:
     def ask(self, member: Member, ask: say.Ask, now: float) -> None:
         """An agent asks for a circuit: answered by `Circuit` or `NoCircuit`, at once or within `ask_wait`."""
         member.heard = now
-        tunnel = self._tunnel(member, ask)
+        tunnel = self._tunnel(member, ask, now)
         if isinstance(tunnel, Reason):
             self._refuse(member, ask, tunnel)
         elif not self._connect(member, ask, tunnel, now):
@@ -191,11 +203,11 @@ class Circuits:
         if circuit is not None and slot is not None:
             self._tell(circuit.far(slot), say.Suspect(circuit.id))
 
-    def _tunnel(self, member: Member, ask: say.Ask) -> str | Reason:
+    def _tunnel(self, member: Member, ask: say.Ask, now: float) -> str | Reason:
         slot = member.slots.get(ask.index)
         if member.role != "agent" or slot is None or len(ask.peer) != 16:
             return Reason.PROTOCOL
-        if len(slot.circuits) >= self.limits.circuits_per_agent:
+        if len(slot.circuits) >= self.limits.circuits_per_agent or not (member.budget and member.budget.take(now)):
             return Reason.LIMIT
         return self._permitted(ask.permit, member.key)
 

@@ -23,6 +23,8 @@ RUNS = 16
 BATCHES = 32
 """Buffers read before anybody else has a turn."""
 BUFFER = 65_535
+ANCILLARIES = 4096
+"""Combinations of stride and TOS whose ancillary data is kept."""
 
 UDP_SEGMENT, UDP_GRO = 103, 104
 _SOL_UDP = socket.IPPROTO_UDP
@@ -41,7 +43,7 @@ class Forwarder:
     def __init__(self, circuits: Circuits) -> None:
         self._circuits = circuits
         self._table = circuits.table
-        self._ancillary: dict[tuple[int, int, int], list[tuple[int, int, bytes]]] = {}
+        self._ancillary: dict[tuple[int, int, bool], list[tuple[int, int, bytes]]] = {}
         self.dropped: Counter[str] = Counter()
         """By reason, in runs: foreign (not ours), runs (too many in a buffer), unbound (nobody there yet), rate, full
         (EAGAIN), failed (another error of the socket)."""
@@ -143,7 +145,8 @@ class Forwarder:
         segments = stride if len(data) > stride > 0 else 0
         try:
             if segments or tos:
-                sock.sendmsg((data,), self._control(segments, tos, sock.family), 0, to)
+                six = ":" in to[0] and not to[0].startswith("::ffff:")
+                sock.sendmsg((data,), self._control(segments, tos, six), 0, to)
             else:
                 sock.sendto(data, to)
         except BlockingIOError:
@@ -151,17 +154,16 @@ class Forwarder:
         except OSError as error:
             self.dropped["too_large" if error.errno == errno.EMSGSIZE else "failed"] += 1
 
-    def _control(self, stride: int, tos: int, family: int) -> list[tuple[int, int, bytes]]:
+    def _control(self, stride: int, tos: int, six: bool) -> list[tuple[int, int, bytes]]:
         """The ancillary data for sendmsg; made once for each of the few combinations."""
-        found = self._ancillary.get((stride, tos, family))
+        found = self._ancillary.get((stride, tos, six))
         if found is None:
             found = [(_SOL_UDP, UDP_SEGMENT, _SEGMENT.pack(stride))] if stride else []
             if tos:
-                found.append((socket.IPPROTO_IP, socket.IP_TOS, _INT.pack(tos)))
-                if family == socket.AF_INET6:
-                    found[-1] = (socket.IPPROTO_IPV6, socket.IPV6_TCLASS, _INT.pack(tos))
-            if len(self._ancillary) < 4096:
-                self._ancillary[stride, tos, family] = found
+                level, kind = (socket.IPPROTO_IPV6, socket.IPV6_TCLASS) if six else (socket.IPPROTO_IP, socket.IP_TOS)
+                found.append((level, kind, _INT.pack(tos)))
+            if len(self._ancillary) < ANCILLARIES:
+                self._ancillary[stride, tos, six] = found
         return found
 
     def flush(self, sock: socket.socket) -> None:

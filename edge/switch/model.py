@@ -20,6 +20,9 @@ class Limits:
     """Seconds for which an ask waits for a connector."""
     asks: int = 1024
     asks_per_node: int = 16
+    asks_per_second: float = 20.0
+    """For each node: every ask costs the check of a signature."""
+    asks_burst: float = 200.0
     circuits_per_agent: int = 128
     """For each of its slots."""
     circuits_per_connector: int = 16_384
@@ -80,6 +83,9 @@ class Member:
     """When it last said something."""
     slots: dict[int, Slot] = field(default_factory=dict)
     asks: int = 0
+    """Those that wait."""
+    budget: Bucket | None = None
+    """Of its asks."""
 
     @property
     def load(self) -> int:

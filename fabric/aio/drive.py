@@ -38,7 +38,8 @@ class Drive:
         self._timed_out = timed_out
         self._loop = asyncio.get_running_loop()
         self._stuck: Batch | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._armed_at = 0.0
         self._soon: asyncio.Handle | None = None
         self._flushing = False
         self._again = False
@@ -96,10 +97,10 @@ class Drive:
                 self._timer = None
             return
         if self._timer is not None:
-            if self._timer.when() <= at:
+            if self._armed_at <= at:
                 return  # wakes early, looks, and is armed anew: cheaper than a new handle for every packet
             self._timer.cancel()
-        self._timer = self._loop.call_at(at, self._wake)
+        self._timer, self._armed_at = self._loop.call_at(at, self._wake), at
 
     def _earliest(self) -> float | None:
         mine, above = self.connection.timer(), self._timeout()

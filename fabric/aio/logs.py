@@ -12,8 +12,13 @@ from warren.fabric.core.errors import ConfigError
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
-def set_up(level: str = "info") -> None:
-    """Raises ConfigError for an unknown level."""
+FORMATS = ("text", "json")
+
+
+def set_up(level: str = "info", form: str = "text") -> None:
+    """`form`: one of FORMATS. Raises ConfigError for an unknown level or format."""
+    if form not in FORMATS:
+        raise ConfigError(f"--log-format {form}: use one of {', '.join(FORMATS)}")
     if level not in LEVELS:
         raise ConfigError(f"--log-level {level}: use one of {', '.join(LEVELS)}")
     colours = sys.stderr.isatty()
@@ -21,7 +26,7 @@ def set_up(level: str = "info") -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=False),
-            structlog.dev.ConsoleRenderer(colors=colours),
+            structlog.processors.JSONRenderer() if form == "json" else structlog.dev.ConsoleRenderer(colors=colours),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),

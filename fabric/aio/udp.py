@@ -30,7 +30,7 @@ SO_SNDBUFFORCE = 32
 BURST = 8
 """Buffers read in one wake-up (512 KiB): enough for a full window, short enough for other sockets."""
 KERNEL_BUFFER = 4 << 20
-"""Bytes asked of the kernel for each direction: 80 ms at 400 Mbit/s; where it gives less, loss is the engine's affair."""
+"""Bytes asked of the kernel for each direction: 80 ms at 400 Mbit/s; where it gives less, loss is the engine's."""
 LARGEST = 65_535
 IGNORED = frozenset(
     {
@@ -44,7 +44,7 @@ IGNORED = frozenset(
         errno.EINVAL,
     }
 )
-"""Errors of a send that count as loss (a route that is away, a packet too large for it): the cores find out and bind anew."""
+"""Errors of a send that count as loss (no route, a packet too large for it): the cores find out and bind anew."""
 
 
 class Receiver(Protocol):
@@ -62,7 +62,7 @@ class UdpSocket:
     """One UDP socket on the running loop. `lost` counts sends that the kernel refused."""
 
     def __init__(self, receiver: Receiver, bind: Address, *, mark: int = 0) -> None:
-        """Raises ConfigError if the address can't be bound. `mark`: SO_MARK, so that our own packets avoid our routes."""
+        """Raises ConfigError if the address can't be bound. `mark`: SO_MARK, by which our packets avoid our routes."""
         self._receiver = receiver
         self._loop = asyncio.get_running_loop()
         self._waiting = False

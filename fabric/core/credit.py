@@ -12,8 +12,8 @@ LARGEST_WINDOW = 16 << 20
 PROCESS_WINDOW = 256 << 20
 """What the windows of all flows of a process may grow to together (initial windows not counted)."""
 SCHEDULING = 0.005
-"""Seconds: the shortest round trip that a window is sized for. Credit passes two event loops and four kernel queues, each of
-which may be busy with a batch: sized by the wire's 0.2 ms alone a window would empty at every turn."""
+"""Seconds: the shortest round trip that a window is sized for. Credit passes two event loops and four kernel queues,
+each of which may be busy with a batch: sized by the wire's 0.2 ms alone a window would empty at every turn."""
 OFFSET_LIMIT = 1 << 62
 
 

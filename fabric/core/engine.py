@@ -27,7 +27,7 @@ class PathChange(enum.Enum):
     """What happened to a path (protocol.md, section 3)."""
 
     MOVED = "moved"
-    """Another circuit or network: all in flight is lost without a congestion event, round trip and window start anew."""
+    """Other circuit or network: all in flight is lost without a congestion event, round trip and window begin anew."""
     REBOUND = "rebound"
     """Same path, other port: PTO count 0, one probe that carries data."""
     RESUMED = "resumed"

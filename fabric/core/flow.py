@@ -1,7 +1,7 @@
 """One flow of bytes on a peer connection: read ended, write ended and reset are three facts, each with its position.
 
-The owner (a pump between a kernel socket and this flow) calls `read`, `took`, `write`, `end` and `reset`; `core/peer.py` feeds
-what comes from the wire. A reset never overtakes data: `ended` says so only when everything before it was read.
+The owner (a pump between a kernel socket and it) calls `read`, `took`, `write`, `end` and `reset`; `core/peer.py`
+feeds what comes from the wire. A reset never overtakes data: `ended` says so only when everything before it was read.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Flow:
 
     def took(self, count: int, now: float) -> None:
         """The far socket took `count` bytes: returns credit when enough has gathered."""
-        offset = self.window.took(count, now, self._peer.smallest_round_trip())
+        offset = self.window.took(count, now, self._peer.round_trip())
         if offset is not None and self._ending is None:
             self._peer.tell_credit(self, offset)
 

@@ -192,11 +192,11 @@ class Peer:
             flow.discard()
         self._look_over(flow)
 
-    def smallest_round_trip(self) -> float:
-        """Seconds; at most a tenth of a second old."""
+    def round_trip(self) -> float:
+        """Seconds, smoothed; at most a tenth of a second old."""
         if self._now - self._measured_at >= MEASURE_EVERY:
             self._measured_at = self._now
-            self._round_trip = self.connection.statistics().smallest_round_trip
+            self._round_trip = self.connection.statistics().round_trip
         return self._round_trip
 
     def settled(self, flow: Flow) -> None:

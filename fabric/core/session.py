@@ -1,7 +1,7 @@
 """A node before the judge: decisions, DNS, what may be captured; nothing of circuits. Pure.
 
-`AgentSession`, `ConnectorSession` and `Enrolment` are the caller's halves, on a `Link` that the attachment may share; the
-judge's half is edge/judge/sessions.py. Each is opened once the link is ready and lives as long as it.
+`AgentSession`, `ConnectorSession` and `Enrolment` are the caller's halves, on a `Link` that the attachment may share;
+the judge's half is edge/judge/sessions.py. Each is opened once the link is ready and lives as long as it.
 """
 
 from __future__ import annotations

@@ -150,8 +150,10 @@ class Slot:
             self._silence_binds = 0
 
     def circuits(self, count: int) -> None:
-        """How many circuits the slot has; without any, no Bind is sent for idleness."""
+        """How many circuits the slot has; without any, nothing is in flight and no Bind is sent for idleness."""
         self._circuits = count
+        if not count:
+            self._flight_since, self._train_at = None, None
 
     def network_changed(self, now: float) -> None:
         """A local address or the route to the switch changed."""

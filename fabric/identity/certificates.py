@@ -29,6 +29,8 @@ CERTIFICATE_LIMIT = 4096
 
 _FIRST = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _LAST = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.UTC)
+_SIGNATURE_HEADER = b"\x03\x41\x00"
+"""BIT STRING, 65 bytes, no unused bits: parsers let other values of the last byte pass where the bits are zero."""
 _PARSE_ERRORS = (
     ValueError,
     TypeError,
@@ -193,6 +195,7 @@ def _parse(certificate: bytes) -> x509.Certificate:
         key = parsed.public_key()
     except _PARSE_ERRORS:
         raise DeniedError(Reason.BAD_PROOF, "what should be a certificate is none") from None
+    _require(certificate[-67:-64] == _SIGNATURE_HEADER, "a certificate's signature is not of Ed25519")
     _require(known, "a certificate has a critical extension that is not understood")
     _require(isinstance(key, Ed25519PublicKey), "a certificate's key is not of Ed25519")
     return parsed

@@ -30,7 +30,7 @@ def topology() -> Topology:
 
 @pytest.fixture(scope="module")
 def lab(topology: Topology) -> Iterator[Lab]:
-    """The module's lab, without servers. When something failed, pytest shows nothing of its logs: see `Process.tail`."""
+    """The module's lab, without servers."""
     with Lab(topology) as lab:
         yield lab
 

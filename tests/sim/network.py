@@ -8,8 +8,8 @@
     a.send(b"...", b.address)
     net.run(until=10.0)                  # or net.run_until(condition, limit=10.0)
 
-Way of a datagram: sender's `up` link → sender's NAT → partitions → receiver's NAT → receiver's `down` link → its socket.
-What is lost is counted by reason in `net.lost`. All randomness comes from the seed; ties in time go in order of sending.
+The way of a datagram: sender's `up` link, its NAT, partitions, receiver's NAT, receiver's `down` link, its socket. What
+is lost is counted by reason in `net.lost`. All randomness comes from the seed; ties in time go in order of sending.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from warren.fabric.core.engine import (
     ClientConfig,
     Connected,
     Connection,
+    Endpoint,
     Engine,
     Event,
     Limits,
@@ -22,8 +23,10 @@ HEADER = b"\x01CIRCUIT"
 class Peer:
     """One end of a connection whose paths are the caller's: one socket, one header."""
 
-    def __init__(self, network: Network, host: Host, on_event: Callable[[Peer, Event], None]) -> None:
-        self.network = network
+    def __init__(
+        self, network: Network, host: Host, on_event: Callable[[Peer, Event], None], header: bytes = HEADER
+    ) -> None:
+        self.network, self.header = network, header
         self.connection: Connection | None = None
         self.accepts: Callable[[bytes], Connection | None] | None = None
         self.to: Address | None = None
@@ -47,10 +50,10 @@ class Peer:
 
     def _received(self, data: bytes, source: Address) -> None:
         if self.connection is None:
-            if self.accepts is None or (made := self.accepts(data[len(HEADER) :])) is None:
+            if self.accepts is None or (made := self.accepts(data[len(self.header) :])) is None:
                 return
             self.connection = made
-        before = self.connection.receive(data, 0, HEADER, self.network.now)
+        before = self.connection.receive(data, 0, self.header, self.network.now)
         if before.newest:
             self.to = source
         self.drain()
@@ -70,7 +73,7 @@ class Peer:
                 self.events.append(event)
                 self.on_event(self, event)
             self.work()
-            batch = connection.transmit(now, HEADER)
+            batch = connection.transmit(now, self.header)
             if batch is None:
                 break
             if self.to is not None:
@@ -100,3 +103,39 @@ def pair(
 def connected(client: Peer, server: Peer) -> bool:
     """Whether both ends have seen the handshake through."""
     return client.saw(Connected) and server.saw(Connected)
+
+
+class Serving:
+    """An endpoint on a socket of its own: many connections, ordinary QUIC."""
+
+    def __init__(
+        self, network: Network, host: Host, made: Endpoint, on_event: Callable[[Connection, Event], None]
+    ) -> None:
+        self.network, self.endpoint, self.on_event = network, made, on_event
+        self.connections: list[Connection] = []
+        self.socket = host.bind(443, self._received)
+        self._alarm = network.alarm(self._ring)
+
+    def _received(self, data: bytes, source: Address) -> None:
+        self.endpoint.receive(data, 0, source, self.network.now)
+        self.drain()
+
+    def _ring(self) -> None:
+        self.endpoint.handle_timer(self.network.now)
+        self.drain()
+
+    def drain(self) -> None:
+        """New connections, events, datagrams, then the timer."""
+        endpoint, now = self.endpoint, self.network.now
+        while True:
+            while (new := endpoint.accept()) is not None:
+                self.connections.append(new)
+            while (lively := endpoint.active()) is not None:
+                while (event := lively.poll_event()) is not None:
+                    self.on_event(lively, event)
+                endpoint.touch(lively)
+            found = endpoint.transmit(now)
+            if found is None:
+                break
+            self.socket.send_batch(found[1].parts, found[1].stride, found[0])
+        self._alarm.arm(endpoint.timer())

@@ -1,7 +1,8 @@
 """A node before the judge: devices, flows, names; nothing of circuits (protocol.md, section 4).
 
-The node opens one bidirectional stream and says `Enrol` or `Enter` on it before anything else. Each DNS query travels on a
-bidirectional stream of its own, as in DNS over QUIC (RFC 9250, section 4.2): one `Query`, one answer, both ends finished.
+The node opens one bidirectional stream and says `Enrol` or `Enter` on it before anything else. Each DNS query
+travels on a bidirectional stream of its own, as in DNS over QUIC (RFC 9250, section 4.2): one `Query`, one answer, both
+ends finished.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ class Health(Message, frozen=True):
 
 
 class Query(Message, frozen=True):
-    """The only message on a stream of its own: a whole DNS message, and how the app sent it (udp: answers may be cut)."""
+    """The only message on a stream of its own: a DNS message, and how the app sent it (udp: answers may be cut)."""
 
     message: bytes
     transport: Literal["udp", "tcp"] = "udp"

@@ -43,13 +43,20 @@ PSEUDO = ("peer", 1)
 """The one address that a connection sees whose paths are the caller's."""
 LARGEST_BATCH = 65_000
 """Bytes of one GSO send; the kernel takes 65,507."""
-LARGEST_SEND_BUFFER = 16 << 20
-"""Bytes that a stream's write buffer may grow to with the congestion window."""
+LARGEST_SEND_BUFFER = 4 << 20
+"""Bytes that a stream's write buffer may grow to with the congestion window. Each write copies the whole buffer once
+(the library appends to a bytearray whose front was cut off), so larger ones cost more than they bring."""
 RECEIVED_DATAGRAMS = 1 << 20
 """Bytes of received DATAGRAM payloads that wait for `read_datagram`; beyond, new ones are dropped and counted."""
 RESETS_REMEMBERED = 1024
 """Streams that the peer reset and that are over: `finished` stays False for so many of them."""
-BAD_CERTIFICATE = QuicErrorCode.CRYPTO_ERROR + 42
+LEFT_REMEMBERED = 64
+"""Streams, beyond those that may be open, that are over here and not yet in the library, before they are counted."""
+CRYPTO_ERRORS = 0x100
+"""From here on 256 codes are TLS alerts (RFC 9001, section 4.8)."""
+NO_ALPN = CRYPTO_ERRORS + 120
+"""TLS alert no_application_protocol."""
+BAD_CERTIFICATE = CRYPTO_ERRORS + 42
 """TLS alert bad_certificate (RFC 9001, section 4.8)."""
 
 
@@ -65,6 +72,7 @@ class AioquicConnection:
         self._streams: dict[int, Stream] = {}
         self._wanting: dict[int, Stream] = {}
         self._resets: dict[int, None] = {}
+        self._left: set[int] = set()
         self._datagrams: deque[bytes] = deque()
         self._datagram_bytes = 0
         self._queued = 0
@@ -294,10 +302,15 @@ class AioquicConnection:
             self._closed = True
             self._wanting.clear()
             code, reason, ours = self._core.ending()
+            if not reason and CRYPTO_ERRORS <= code < CRYPTO_ERRORS + 256:
+                reason = f"TLS alert {code - CRYPTO_ERRORS}"
             self._events.append(Closed(code, reason, ours))
 
     def _handshake_completed(self, event: events.HandshakeCompleted) -> None:
         certificate = None
+        if not event.alpn_protocol:  # the library lets a client pass that offers none (RFC 9001, section 8.1)
+            self._core.close(error_code=NO_ALPN, frame_type=QuicFrameType.CRYPTO, reason_phrase="no ALPN was offered")
+            return
         if self._core.configuration.is_client:
             leaf = self._core.leaf()
             fault = leaf_fault(leaf)
@@ -306,14 +319,15 @@ class AioquicConnection:
                 return
             certificate = der(leaf)
         self._connected = True
-        self._events.append(Connected(event.alpn_protocol or "", certificate))
+        self._events.append(Connected(event.alpn_protocol, certificate))
 
     def _opened(self, stream: int) -> Stream | None:
         """Our record of a stream that an event is about; makes it for a stream that the peer has just opened."""
         record = self._streams.get(stream)
         if record is None:
             core = self._core.stream(stream)
-            if core is None or (stream & 1 == 0) == self._core.configuration.is_client:
+            ours = (stream & 1 == 0) == self._core.configuration.is_client
+            if core is None or ours or stream in self._left:
                 return None
             bidirectional = not stream & 2
             record = self._streams[stream] = Stream(core, readable=True, writable=bidirectional)
@@ -361,8 +375,11 @@ class AioquicConnection:
 
     def _forget(self, stream: int, record: Stream) -> None:
         """A stream that is over on both sides needs no record; the library keeps its own until all is acknowledged."""
-        if record.read_over and record.write_over:
-            self._streams.pop(stream, None)
+        if record.read_over and record.write_over and self._streams.pop(stream, None) is not None:
+            left = self._left
+            left.add(stream)
+            if len(left) > 2 * self._limits.streams + LEFT_REMEMBERED:
+                left.intersection_update([known for known in left if self._core.stream(known) is not None])
 
     def _offer(self) -> None:
         """Writable, once a quarter of the send buffer is free again."""
@@ -472,8 +489,8 @@ class AioquicConnection:
 
     def send_datagram(self, data: bytes) -> bool:
         """See `Connection.send_datagram`."""
-        size = len(data)
-        if self._closed or size > self._core.datagram_room():
+        size, room = len(data), self._core.datagram_room()
+        if self._closed or not room or size > room:
             self.dropped["datagram_large"] += 1
             return False
         if self._queued + size > self._limits.datagram_queue:
@@ -520,7 +537,6 @@ class AioquicConnection:
     def resize(self, size: int) -> None:
         """See `Connection.resize`."""
         self._core.resize(size)
-        self._core.tally.large_lost = 0
         dropped = self._core.drop_large_datagrams()
         if dropped:
             self.dropped["datagram_resized"] += dropped

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from aioquic.quic.congestion.cubic import CubicCongestionControl
 from aioquic.quic.packet_builder import QuicSentPacket
-from aioquic.quic.recovery import QuicPacketPacer
+from aioquic.quic.recovery import QuicPacketPacer, QuicPacketRecovery
 
 SMALL = 1224
 """Bytes that every path carries; packets above tell of a path that swallows large ones."""
@@ -24,6 +24,8 @@ class Tally:
     lost: int = 0
     events: int = 0
     large_lost: int = 0
+    large_from: int = 0
+    """Packet number from which large packets count: what was sent before a resize says nothing about the new size."""
 
 
 class Controller(CubicCongestionControl):
@@ -56,8 +58,11 @@ class Controller(CubicCongestionControl):
 
     def _counted(self, packets: Iterable[QuicSentPacket]) -> list[QuicSentPacket]:
         listed = list(packets)
-        self._tally.lost += len(listed)
-        self._tally.large_lost += sum(packet.sent_bytes > SMALL for packet in listed)
+        tally = self._tally
+        tally.lost += len(listed)
+        tally.large_lost += sum(
+            packet.sent_bytes > SMALL and packet.packet_number >= tally.large_from for packet in listed
+        )
         return listed
 
 
@@ -81,3 +86,22 @@ class Pacer(QuicPacketPacer):
     def resize(self, size: int) -> None:
         """Packets have `size` bytes from now on; the rate follows with the next acknowledgement."""
         self._max_datagram_size = size
+
+
+class Recovery(QuicPacketRecovery):
+    """Loss recovery that offers the window in whole datagrams.
+
+    The library fills a window to the last byte: an acknowledgement of 75 bytes lets a packet of 75 bytes go, which is
+    acknowledged in turn, until most packets are fragments. What is left over waits for the next acknowledgement; one
+    is due, since without anything in flight at least two datagrams fit.
+    """
+
+    size: int
+    """Bytes of a datagram."""
+
+    @property
+    def congestion_window(self) -> int:
+        """Bytes that may be in flight; its only reader is the library's `datagrams_to_send`."""
+        in_flight = self._cc.bytes_in_flight
+        free: int = self._cc.congestion_window - in_flight
+        return in_flight + free // self.size * self.size

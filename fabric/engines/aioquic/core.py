@@ -36,12 +36,14 @@ from aioquic.quic.stream import QuicStream
 from aioquic.tls import CipherSuite
 
 from warren.fabric.core.engine import ClientConfig, Limits, ServerConfig
-from warren.fabric.engines.aioquic.controller import Controller, Pacer, Tally
+from warren.fabric.engines.aioquic.controller import Controller, Pacer, Recovery, Tally
 from warren.fabric.engines.aioquic.credentials import check_root, identity
 from warren.fabric.engines.aioquic.packets import ID_BYTES, VERSION_1
 
 PACKETS_PER_KEY = 1 << 22
 """A key update is asked for after so many packets sent; the library never does it by itself."""
+ROUNDING = 1e-6
+"""Seconds; above the rounding of any clock reading."""
 LARGEST_DATAGRAM_FRAME = 65_535
 DATAGRAM_OVERHEAD = 1 + 2 + 16 + 1 + 2
 """Bytes of a packet around a DATAGRAM's payload: first byte, packet number, tag, frame type, length; and the id."""
@@ -119,6 +121,7 @@ class Core(QuicConnection):
         original: bytes | None = None,
         retry_source: bytes | None = None,
     ) -> None:
+        self._loss: Recovery
         super().__init__(
             configuration=configuration,
             original_destination_connection_id=original,
@@ -130,7 +133,13 @@ class Core(QuicConnection):
         self._keys = 0
         self._window = limits.connection_window
         self._logger = _SILENT
-        self._loss._logger = None
+        self._loss = Recovery(
+            congestion_control_algorithm=configuration.congestion_control_algorithm,
+            initial_rtt=configuration.initial_rtt,
+            max_datagram_size=configuration.max_datagram_size,
+            peer_completed_address_validation=not configuration.is_client,
+            send_probe=self._send_probe,
+        )
         # The library has no setting for how many streams a peer may open; the numbers go out with the handshake.
         for limit in (self._local_max_streams_bidi, self._local_max_streams_uni):
             limit.value = limit.sent = limits.streams
@@ -224,7 +233,9 @@ class Core(QuicConnection):
     def wake(self, now: float) -> None:
         """`handle_timer`, also before the first datagram and after the end."""
         if self._close_at is not None and not self.forgotten:
-            self.handle_timer(now)
+            # A little later than it is: the library compares `sent <= now - delay` when `sent + delay` has come, and
+            # where rounding makes the two differ, its timer would ring at the same moment again and again.
+            self.handle_timer(now + ROUNDING)
 
     def renew_keys(self) -> None:
         """Asks for a key update once per `PACKETS_PER_KEY` packets sent."""
@@ -275,6 +286,8 @@ class Core(QuicConnection):
         self._max_datagram_size = size
         self._pacing.resize(size)
         self._controller.resize(size)
+        self._loss.size = size
+        self.forget_large()
 
     def probe(self, now: float) -> None:
         """The oldest data in flight once more, past the window. (`_send_probe` alone sends a bare PING.)"""
@@ -299,10 +312,16 @@ class Core(QuicConnection):
         loss._rtt_initialized = False
         loss._rtt_latest = loss._rtt_smoothed = loss._rtt_variance = 0.0
         loss._rtt_min = math.inf
+        self.forget_large()
+
+    def forget_large(self) -> None:
+        """Large packets lost count from here."""
         self.tally.large_lost = 0
+        self.tally.large_from = self._packet_number
 
     def _renew_controller(self) -> None:
         # The library makes its controller by name and without knowing for whom; ours counts for this connection.
+        self._loss.size = self._max_datagram_size
         self._loss._cc = self._controller = Controller(self._max_datagram_size, self.tally)
         self._loss._pacer = self._pacing = Pacer(max_datagram_size=self._max_datagram_size)
 
@@ -327,11 +346,11 @@ class Core(QuicConnection):
 
     def window(self) -> int:
         """Congestion window in bytes."""
-        return int(self._loss.congestion_window)
+        return int(self._controller.congestion_window)
 
     def bytes_in_flight(self) -> int:
         """Bytes in flight, as the controller counts them."""
-        return int(self._loss.bytes_in_flight)
+        return int(self._controller.bytes_in_flight)
 
     def phase(self) -> str:
         """What the controller is doing: slow start or avoidance."""

@@ -59,7 +59,7 @@ def leaf_fault(leaf: x509.Certificate) -> str | None:
             return "the server's certificate is a CA (CA:TRUE) and may not stand for a server"
     except x509.ExtensionNotFound:
         pass
-    except ValueError:
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
         return "the extensions of the server's certificate can't be read"
     try:
         usage = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
+import resource
 import socket
 import threading
 import time
@@ -289,3 +291,48 @@ def test_the_devices_are_quiet_and_vanish() -> None:
         assert not list(netlink.get_addr(index=index))  # no link-local address either
         capture.close()
         assert not netlink.link_lookup(ifname=CONFIG.name)
+
+
+@in_throwaway_namespace
+def test_what_is_missing_is_one_line_and_leaves_nothing() -> None:
+    path = os.environ["PATH"]
+    os.environ["PATH"] = "/nowhere"
+    with pytest.raises(ConfigError, match="apt-get install nftables"):
+        Capture.open(CONFIG)
+    os.environ["PATH"] = path
+    with pytest.raises(ConfigError, match="too long"):
+        Capture.open(CaptureConfig(name="sixteen-letters-"))
+    assert not interface_exists(CONFIG.name)
+    os.setuid(65534)
+    with pytest.raises(ConfigError, match="run as root"):
+        Capture.open(CONFIG)
+
+
+def interface_exists(name: str) -> bool:
+    """Whether this namespace has such an interface."""
+    return any(found == name for _, found in socket.if_nameindex())
+
+
+@in_throwaway_namespace
+def test_a_device_that_is_removed_is_noticed() -> None:
+    from pyroute2 import IPRoute
+
+    with Running() as running:
+        with IPRoute() as netlink:
+            netlink.link("del", index=netlink.link_lookup(ifname=CONFIG.name)[0])
+        wait_for(running.capture.lost.is_set)
+
+
+@in_throwaway_namespace
+def test_running_out_of_descriptors_delays_and_loses_nothing() -> None:
+    with Running() as running:
+        socks = [socket.socket() for _ in range(40)]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(sock.fileno() for sock in socks) + 20, 4096))
+        for sock in socks:
+            sock.setblocking(False)
+            sock.connect_ex((ORIGIN, 7))
+        wait_for(lambda: running.capture.counters["accept_failed"])
+        resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+        wait_for(lambda: len(running.origins.opened) == 40)
+        for sock in socks:
+            sock.close()

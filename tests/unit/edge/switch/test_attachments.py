@@ -297,3 +297,12 @@ def test_a_switch_that_talks_nonsense_is_left(message: Any) -> None:
     agent.step()
     assert isinstance(agent.events[-1], AttachmentClosed)
     assert agent.events[-1].reason is Reason.PROTOCOL
+
+
+def test_newer_attachments_of_a_key_close_the_oldest() -> None:
+    edge = Edge(Limits(slots_per_node=4))
+    homes = [Home(edge, AGENT) for _ in range(3)]
+    homes[0].step()
+    assert homes[0].events[-1] == AttachmentClosed(Reason.LIMIT, Reason.LIMIT.text, False)
+    assert [home.attachment.state for home in homes[1:]] == [State.ATTACHED] * 2
+    assert len(edge.core.members) == 2

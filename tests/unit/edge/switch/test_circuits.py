@@ -18,6 +18,7 @@ from warren.fabric.core.messages.attachment import (
     FarMoved,
     NoCircuit,
     Offer,
+    Rejected,
     Resized,
     Suspect,
 )
@@ -135,6 +136,15 @@ def test_circuits_of_a_node_are_bounded() -> None:
     desk.circuit(agent, 4)
 
 
+def test_asks_of_a_node_are_budgeted() -> None:
+    desk = Desk(Limits(asks_per_second=1.0, asks_burst=3.0))
+    desk.connector()
+    agent = desk.agent()
+    kinds = [type(desk.ask(agent, n)) for n in range(5)]
+    assert kinds == [Circuit] * 3 + [NoCircuit] * 2
+    assert isinstance(desk.ask(agent, 9, now=1.0), Circuit)
+
+
 def test_drop_ends_a_circuit_and_tells_the_other_end_why() -> None:
     desk = Desk()
     connector, agent = desk.connector(), desk.agent()
@@ -237,21 +247,35 @@ def test_a_second_attachment_takes_over_from_a_living_first() -> None:
     circuit = desk.circuit(agent)
     again = desk.agent(claim=tuple(slot.id for slot in agent.slots.values()))
     before = len(desk.heard(connector))
+    assert desk.heard(agent)[-1] == Rejected(Reason.CANCELLED.code)
+    assert agent not in desk.core.members
     desk.core.detach(agent, 1.0)
     assert len(desk.heard(connector)) == before
     desk.core.drop(connector, Drop(circuit), 1.0)
     assert desk.heard(again)[-1] == Drop(circuit)
 
 
-def test_slots_of_a_node_are_bounded() -> None:
+def test_slots_of_a_node_are_bounded_and_the_newest_attachment_wins() -> None:
     desk = Desk(Limits(slots_per_node=4))
-    first = desk.agent()
-    desk.agent()
-    with pytest.raises(DeniedError):
-        desk.agent()
-    desk.core.detach(first, 1.0)
+    connector, first = desk.connector(), desk.agent()
+    circuit = desk.circuit(first)
+    second, third = desk.agent(), desk.agent()
+    assert desk.heard(first)[-1] == Rejected(Reason.LIMIT.code)
+    assert desk.heard(connector)[-1] == Drop(circuit, Reason.PEER_GONE.code)
+    assert first not in desk.core.members
+    assert len(desk.core._bindings.slots) == 2 + 4
+    desk.core.detach(second, 1.0)
     desk.agent(now=2.0)
-    assert len(desk.core._bindings.slots) == 4
+    assert third in desk.core.members
+    assert len(desk.core._bindings.slots) == 2 + 4
+
+
+def test_an_attachment_that_takes_over_is_not_its_own_victim() -> None:
+    desk = Desk(Limits(slots_per_node=2))
+    agent = desk.agent()
+    again = desk.agent(claim=(agent.slots[0].id,))
+    assert sorted(again.slots) == [0, 1]
+    assert agent not in desk.core.members
 
 
 def test_attachments_are_bounded() -> None:
@@ -334,3 +358,35 @@ def test_a_cookie_is_for_one_address_and_ten_seconds() -> None:
         assert desk.core.poll_transmit() is None
     desk.core.handle_control(answer, here, 9.9)
     assert slot.address == here
+
+
+def test_an_answer_without_the_key_binds_nobody() -> None:
+    """Whoever copies a Bind gets a Challenge with a cookie for his own address, and still can't answer it."""
+    desk = Desk()
+    slot = desk.agent().slots[0]
+    here = ("203.0.113.66", 6666)
+    desk.core.handle_control(frames.bind(slot.id, slot.key, 1, False, 1232), here, 0.0)
+    challenge = frames.decode(desk.packet())
+    assert isinstance(challenge, frames.Challenge)
+    desk.core.handle_control(frames.answer(slot.id, b"x" * 16, 1, False, challenge.cookie), here, 0.1)
+    assert slot.address is None
+    assert desk.core.poll_transmit() is None
+    desk.core.handle_control(frames.bind(slot.id, b"x" * 16, 2, False, 1232), here, 0.2)
+    assert desk.core.poll_transmit() is None
+
+
+def test_an_answer_of_before_does_not_bring_an_old_address_back() -> None:
+    """Its cookie is still fresh, and it comes from the address that it was made for."""
+    desk = Desk()
+    agent = desk.agent()
+    slot, before = agent.slots[0], ("10.0.0.1", 1)
+    desk.core.handle_control(frames.bind(slot.id, slot.key, 1, False, 1232), before, 0.0)
+    challenge = frames.decode(desk.packet())
+    assert isinstance(challenge, frames.Challenge)
+    old = frames.answer(slot.id, slot.key, 1, False, challenge.cookie)
+    desk.core.handle_control(old, before, 0.1)
+    desk.packet()
+    now_at = desk.bind(agent, now=1.0, counter=2)
+    desk.core.handle_control(old, before, 2.0)
+    assert slot.address == now_at
+    assert desk.core.poll_transmit() is None

@@ -112,6 +112,14 @@ def test_any_flipped_bit_of_a_ca_is_refused(bit: int) -> None:
     refused(WORLD.connector_leaf, bytes(authority))
 
 
+def test_a_certificate_has_one_encoding() -> None:
+    """The count of unused bits before the signature is covered by no signature; its last bits are often zero."""
+    for _ in range(8):
+        leaf = bytearray(certificates.make_connector(WORLD.tunnel_key, WORLD.tunnel_ca, WORLD.tunnel, bytes(32)))
+        leaf[-65] = 1
+        refused(bytes(leaf))
+
+
 def test_pem_is_what_others_read() -> None:
     text = certificates.pem(WORLD.edge_leaf, WORLD.edge_ca)
     assert certificates.from_pem(text) == [WORLD.edge_leaf, WORLD.edge_ca]

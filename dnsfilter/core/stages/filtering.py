@@ -1,0 +1,135 @@
+"""Policy and lists: may this client have this name, and what the answer leads to?"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from warren.dnsfilter.core.policy import BLOCK_TTL, Answer, CompiledPolicy, Ruling
+from warren.dnsfilter.core.rules import Decision, Outcome, Rewrite, RuleSet
+from warren.dnsfilter.core.verdict import Asked, Kind, Resolved, Said, Verdict
+from warren.fabric.core import dnswire as wire
+
+_REWRITE_TTL: Final = 10
+"""What AdGuard Home gives answers out of lists; they change with the list."""
+_ZERO: Final = (bytes(4), bytes(16))
+_ROOT: Final = b"\x00"
+
+
+class Filter:
+    """What filters: a rule set and the policy over it. Never changed: a new one takes its place as a whole."""
+
+    def __init__(self, rules: RuleSet, policy: CompiledPolicy) -> None:
+        self.rules = rules
+        self.policy = policy
+
+    def depends_on_client(self, said: Said) -> bool:
+        """Whether the same answer may be fine for one client and blocked for another."""
+        return bool(said.chain) or self.rules.has_addresses
+
+
+class Slot:
+    """Where the filter in use stands; whoever builds a new one puts it here."""
+
+    def __init__(self, current: Filter) -> None:
+        self.current = current
+
+
+class Filtering:
+    """The first rule of the policy that matches decides; CNAMEs in answers are looked at too (cloaking)."""
+
+    name = "filtering"
+
+    def __init__(self, slot: Slot) -> None:
+        self._slot = slot
+
+    def decide(self, asked: Asked) -> Resolved | None:
+        current, question = self._slot.current, asked.question
+        match = current.rules.match(question.name, question.type, asked.client)
+        ruling = current.policy.ruling(question.name, question.type, asked.client, match, asked.wall)
+        rule = ruling.rule
+        if rule is None:
+            return None
+        if rule.action == "allow":
+            asked.rule, asked.inspect = rule.name, False
+            return None
+        if rule.action == "resolver":
+            asked.rule, asked.group = rule.name, rule.resolver
+            return None
+        if rule.action == "block":
+            return self._listed(asked, ruling, "")
+        if ruling.target:
+            asked.rule, asked.alias = rule.name, ruling.target
+            return None
+        ttl = rule.override.ttl if rule.override is not None else BLOCK_TTL
+        message = wire.answer_addresses(question, ruling.addresses, ttl, limit=asked.limit)
+        return Resolved(message, Verdict(Kind.OVERRIDDEN, self.name, rule.name), question)
+
+    def inspect(self, asked: Asked, said: Said) -> Resolved | None:
+        """Blocked, if a CNAME or an address of the answer is."""
+        if not asked.inspect:
+            return None
+        current = self._slot.current
+        for name in said.chain:
+            match = current.rules.match(name, asked.question.type, asked.client)
+            ruling = current.policy.ruling(name, asked.question.type, asked.client, match, asked.wall)
+            if ruling.rule is not None and ruling.rule.action == "block":
+                return self._listed(asked, ruling, f"leads to {wire.name_text(name)}")
+        for address in said.addresses:
+            match = current.rules.match_address(address, asked.question.type, asked.client)
+            if match is not None:
+                ruling = current.policy.address_ruling(match, asked.client, asked.wall)
+                if ruling.rule is not None:
+                    return self._listed(asked, ruling, "an address in the answer")
+        return None
+
+    def _listed(self, asked: Asked, ruling: Ruling, because: str) -> Resolved | None:
+        decision, rule = ruling.decision, ruling.rule
+        assert rule is not None  # our own callers
+        if decision is not None and decision.outcome is Outcome.REWRITTEN and not because:
+            return self._dictated(asked, decision, rule.name)
+        name = "" if decision is None else self._slot.current.policy.list_name(decision.list)
+        answer = rule.answer or self._slot.current.policy.policy.answer
+        words = f"rule {rule.name}" + (f", list {name}" if name else "") + (f", {because}" if because else "")
+        message = blocked(asked, answer, words)
+        return Resolved(message, Verdict(Kind.BLOCKED, self.name, rule.name, name), asked.question)
+
+    def _dictated(self, asked: Asked, decision: Decision, rule: str) -> Resolved | None:
+        """What entries dictate: a code wins, then a CNAME, then all records of the type (AdGuard's order)."""
+        question = asked.question
+        rewrites = [held.rewrite for held in decision.rewrites if held.rewrite is not None]
+        verdict = Verdict(Kind.OVERRIDDEN, self.name, rule, self._slot.current.policy.list_name(decision.list))
+        for rewrite in rewrites:
+            if rewrite.drop:
+                return Resolved(b"", verdict, question)
+            if rewrite.truncate:
+                if asked.limit == wire.TCP_MAX:
+                    return None
+                return Resolved(wire.answer(question, limit=0), verdict, question)
+            if rewrite.rcode or rewrite == Rewrite():
+                extended = wire.Extended(wire.EDE_BLOCKED, f"rule {rule}, list {verdict.list}")
+                return Resolved(_negative(asked, rewrite.rcode, extended), verdict, question)
+        for rewrite in rewrites:
+            if rewrite.cname:
+                asked.rule, asked.alias = rule, rewrite.cname
+                return None
+        records = [wire.Record(held.type, held.rdata, _REWRITE_TTL) for held in rewrites if held.type == question.type]
+        return Resolved(wire.answer(question, records=records, limit=asked.limit), verdict, question)
+
+
+def blocked(asked: Asked, answer: Answer, words: str) -> bytes:
+    """The message for a blocked name, with the reason in words (RFC 8914, section 4.16)."""
+    extended = wire.Extended(wire.EDE_BLOCKED, words)
+    if answer == "refused":
+        return wire.answer(asked.question, wire.REFUSED, extended=extended, limit=asked.limit)
+    if answer == "nxdomain":
+        return _negative(asked, wire.NXDOMAIN, extended)
+    records = []
+    if asked.question.type in (wire.A, wire.AAAA):
+        records = [wire.Record(asked.question.type, _ZERO[asked.question.type == wire.AAAA], BLOCK_TTL)]
+    return wire.answer(asked.question, records=records, extended=extended, limit=asked.limit)
+
+
+def _negative(asked: Asked, rcode: int, extended: wire.Extended) -> bytes:
+    """With an SOA of the name itself, so that it is remembered for a minute and not asked for again at once."""
+    authority = [wire.soa(asked.question.name, BLOCK_TTL)] if rcode in (wire.NOERROR, wire.NXDOMAIN) else []
+    return wire.answer(asked.question, rcode, authority=authority, extended=extended, limit=asked.limit)

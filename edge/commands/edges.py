@@ -1,0 +1,170 @@
+"""warren edge: make one, run it, look at it, keep a copy."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import socket as sockets
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from warren.edge import admin, archive, config, state
+from warren.edge.client import Client
+from warren.edge.commands import options, screen
+from warren.fabric.aio.logs import set_up
+from warren.fabric.core.errors import ConfigError
+from warren.fabric.identity import keys
+from warren.fabric.identity.statements import Edge
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="The edge: the public host that judges and switches, and can't read what passes.",
+)
+
+
+@app.command(epilog="Example:  `sudo warren edge init --public edge.example.net`")
+def init(
+    public: Annotated[
+        str,
+        typer.Option("--public", metavar="HOST[:PORT]", help="Where devices and connectors reach this edge, over UDP."),
+    ],
+    port: Annotated[int, typer.Option("--port", min=1, max=65_535, help="UDP port, if --public names none.")] = (
+        config.PORT
+    ),
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="What you call it. [this host's name]")] = "",
+    state_dir: options.StateDir = options.STATE,
+    admin_dir: options.AdminDir = options.ADMIN,
+) -> None:
+    """Make a network and its first edge.
+
+    Two sets of keys are made. The edge's own stay in the state directory. The administrator's, above all the network
+    key in which every device and connector trusts, go to the administrator's directory: an edge that is taken over
+    can't invent a tunnel as long as they are not on its host, so move that directory to a safe place, and keep a copy.
+    """
+    host, number = admin.parse_public(public, port)
+    edge = Edge(keys.new_id(), host, number, admin.check_name(name, "edge") if name else _own_name())
+    admin_dir = admin_dir.expanduser()
+    admin.create(admin_dir, state_dir, edge, _store_maker())
+    screen.remark(f"Edge {edge.name} ({edge.id}) at {edge}, UDP. Open that port in the firewall.")
+    screen.remark(f"  its state:                  {state_dir}")
+    screen.remark(f"  the administrator's keys:   {admin_dir}   (keep a copy in a safe place)")
+    screen.remark("Next:  warren edge run          then, in another terminal:")
+    screen.remark("       warren tunnel create office")
+    screen.remark("       warren route ip add 10.10.0.0/16 --tunnel office")
+    screen.remark("       warren device add my-laptop")
+
+
+@app.command(epilog="Example:  `warren edge run --listen-host ::`")
+def run(
+    state_dir: options.StateDir = options.STATE,
+    listen_host: Annotated[
+        str, typer.Option("--listen-host", metavar="ADDRESS", help="IP address of the UDP socket; :: for IPv6.")
+    ] = config.EdgeConfig().listen_host,
+    listen_port: Annotated[
+        int, typer.Option("--listen-port", metavar="PORT", help="UDP port; 0: the one that `init` was told.")
+    ] = 0,
+    socket: options.Socket = options.SOCKET,
+    engine: Annotated[str | None, typer.Option("--engine", help="QUIC engine. [the best one installed]")] = None,
+    log_level: Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Run the edge in the foreground, until SIGTERM or Ctrl-C."""
+    settings = config.EdgeConfig(
+        state_dir=state_dir,
+        listen_host=listen_host,
+        listen_port=listen_port,
+        admin_socket=socket,
+        engine=engine,
+    )
+    set_up(log_level)
+    if not (state_dir / state.KEY).exists():
+        raise ConfigError(f"there is no edge in {state_dir}: make one with `warren edge init`, or give --state-dir")
+    importlib.import_module("warren.edge.app").run(settings)
+
+
+@app.command(epilog="Example:  `warren edge info --json`")
+def info(socket: options.Socket = options.SOCKET, json: options.Json = False) -> None:
+    """Show the network that the running edge belongs to."""
+    answer = Client(socket).get("/v1/info")
+    if json:
+        screen.show_json(answer)
+        return
+    typer.echo(f"network   {screen.plain(answer['network'])}")
+    typer.echo(f"edges     {screen.plain(', '.join(answer['edges']))}")
+    typer.echo(f"store     epoch {answer['epoch']}, revision {answer['revision']}")
+
+
+@app.command(epilog="Example:  `warren edge flows --json`")
+def flows(socket: options.Socket = options.SOCKET, json: options.Json = False) -> None:
+    """Show the flows that were granted and have not ended: through which tunnel, connector and circuit."""
+    answer = Client(socket).get("/v1/flows")
+    if json:
+        screen.show_json(answer)
+        return
+    rows = [
+        (
+            flow["device"],
+            flow["protocol"],
+            f"{flow['host'] or flow['address']}:{flow['port']}",
+            flow["tunnel"],
+            flow["connector"][:8] or "-",
+            flow["circuit"] or "-",
+            time.strftime("%H:%M:%S", time.localtime(flow["since"])),
+        )
+        for flow in answer
+    ]
+    columns = ("DEVICE", "PROTOCOL", "DESTINATION", "TUNNEL", "CONNECTOR", "CIRCUIT", "SINCE")
+    screen.show_table(columns, rows, "There are no flows now.")
+
+
+@app.command(epilog="Example:  `warren edge backup /root/edge-$(date +%F).tar`")
+def backup(
+    file: Annotated[Path, typer.Argument(help="A new file; it is made with mode 0600, for it holds the edge's keys.")],
+    state_dir: options.StateDir = options.STATE,
+) -> None:
+    """Write a copy of the edge: store, keys and certificates. The edge may be running.
+
+    No key of the administrator is in it.
+    """
+    archive.backup(state_dir, file)
+    screen.remark(f"The edge in {state_dir} was copied to {file}. The administrator's keys are not in it.")
+
+
+@app.command(epilog="Example:  `warren edge restore /root/edge-2026-11-21.tar`")
+def restore(
+    file: Annotated[Path, typer.Argument(help="What `warren edge backup` wrote.")],
+    state_dir: options.StateDir = options.STATE,
+    force: Annotated[bool, typer.Option("--force", help="Replace the edge that is in the state directory.")] = False,
+) -> None:
+    """Put a backup back. The edge may not be running.
+
+    The store begins a new epoch, so that nothing signed before is taken for newer than what it says now.
+    """
+    epoch = archive.restore(file, state_dir, force=force)
+    screen.remark(f"The edge was restored into {state_dir}; its store has epoch {epoch}. Next:  warren edge run")
+
+
+def _own_name() -> str:
+    name = sockets.gethostname().partition(".")[0]
+    try:
+        return admin.check_name(name, "edge")
+    except ConfigError:
+        return "edge"
+
+
+def _store_maker() -> Callable[[Path], None]:
+    """Imported before anything is made: SQLAlchemy may be missing."""
+    open_store = importlib.import_module("warren.edge.store.database").open_store
+
+    async def make(path: Path) -> None:
+        repository = await open_store(path, create=True)
+        try:
+            await repository.new_epoch(int(time.time() * 1000))
+        finally:
+            await repository.close()
+
+    return lambda path: asyncio.run(make(path))

@@ -1,0 +1,48 @@
+"""The schema: up from nothing equals the tables in code; newer ones are left alone; down and up again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, create_engine, text
+
+from warren.edge.store import migrate
+from warren.edge.store.schema import metadata
+from warren.fabric.core.errors import ConfigError
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[Connection]:
+    engine = create_engine(f"sqlite:///{tmp_path / 'store.db'}")
+    with engine.begin() as connection:
+        yield connection
+    engine.dispose()
+
+
+def test_up_from_nothing_gives_the_tables_in_code(connection: Connection) -> None:
+    assert migrate.is_empty(connection)
+    assert migrate.current(connection) is None
+    migrate.upgrade(connection, "here")
+    assert migrate.current(connection) == migrate.head()
+    context = MigrationContext.configure(connection, opts={"compare_type": True})
+    assert compare_metadata(context, metadata) == []
+    migrate.upgrade(connection, "here")
+
+
+def test_down_and_up_again(connection: Connection) -> None:
+    migrate.upgrade(connection, "here")
+    migrate.downgrade(connection, "base")
+    assert connection.execute(text("SELECT name FROM sqlite_master WHERE name = 'tunnels'")).all() == []
+    migrate.upgrade(connection, "here")
+    assert connection.execute(text("SELECT epoch, revision FROM state")).all() == [(0, 0)]
+
+
+def test_a_newer_schema_is_left_alone(connection: Connection) -> None:
+    migrate.upgrade(connection, "here")
+    connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(ConfigError, match=r"schema 9999 of a newer Warren, this one knows up to \d+"):
+        migrate.upgrade(connection, "here")
