@@ -167,7 +167,7 @@ pub(crate) struct Order {
 impl Kind {
     fn build(self, now: Instant, mtu: u16, gauge: &Gauge) -> Box<dyn Controller> {
         match self {
-            Self::Model => Arc::new(controller::Config { phase: gauge.phase.clone(), ..Default::default() }).build(now, mtu),
+            Self::Model => Arc::new(controller::Config { phase: gauge.phase.clone() }).build(now, mtu),
             Self::Cubic => {
                 gauge.phase.store(u8::MAX, Relaxed);
                 Arc::new(CubicConfig::default()).build(now, mtu)

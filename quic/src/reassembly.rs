@@ -4,7 +4,7 @@
 //! unread ("too many gaps in stream buffer"): one loss with enough small packets behind it would do. So whatever
 //! arrives is taken out of the core at once, in whatever order, and put in order here. What bounds it:
 //!
-//! * bytes behind a gap, per stream: `stream_window`; gaps, per stream: [`GAPS`]. Whoever exceeds them sends gaps on
+//! * bytes behind a gap, per stream: twice `connection_window`; gaps, per stream: [`GAPS`]. Whoever exceeds them sends gaps on
 //!   purpose, and loses his own connection;
 //! * bytes unread, per connection: `connection_window`; the peer's credit shrinks as they grow (`connection.rs`);
 //! * both, for the process: [`Memory`].
@@ -14,8 +14,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bytes::Bytes;
 
-/// Gaps that one stream may have. As many as the core's own assembler has chunks.
-pub const GAPS: usize = 2048;
+/// Gaps that one stream may have. Every other one of 16,000 small packets may be lost; each further gap would make
+/// every insertion in the core dearer.
+pub const GAPS: usize = 8192;
 /// What keeping a chunk costs beside its bytes.
 const OVERHEAD: u64 = 128;
 /// A chunk smaller than this is copied, so that it does not keep the whole datagram that it came in.
@@ -105,6 +106,11 @@ impl Inbox {
     /// Bytes held, in order or not.
     pub fn held(&self) -> u64 {
         self.ready_bytes + self.behind_bytes
+    }
+
+    /// Whether something is missing in front of what has arrived.
+    pub fn has_gap(&self) -> bool {
+        !self.behind.is_empty()
     }
 
     /// Bytes that `read` can give now.

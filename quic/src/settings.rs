@@ -35,9 +35,9 @@ pub struct Settings {
     pub size: u16,
     /// The largest `size` that `resize` may ever ask for.
     pub largest: u16,
-    /// Bytes of a stream that may arrive behind a gap, and the credit the peer has for one stream.
+    /// Bytes that the peer may send on one stream beyond what has arrived (RFC 9000's stream flow control).
     pub stream_window: u64,
-    /// Bytes that arrived on all streams and were not read; the peer gets credit as they are.
+    /// Bytes that may have arrived on all streams and not been read: the peer's credit follows the reading.
     pub connection_window: u64,
     /// Streams of each kind that the peer may have open at once.
     pub streams: u32,

@@ -18,6 +18,8 @@ use crate::{invalid, Checked, InvalidInput};
 const RESETS: usize = 1024;
 /// The least that the core may hold unacknowledged; otherwise twice what may be in flight.
 const SEND_WINDOW: u64 = 512 << 10;
+/// Connection's windows that may arrive behind a gap. A peer that keeps to its credit needs one and a little.
+const BEHIND_A_GAP: u64 = 2;
 /// Shares of the connection's window in which its credit is corrected, while there is plenty.
 const CREDIT_STEPS: u64 = 16;
 
@@ -61,17 +63,18 @@ impl Connection {
 
     /// Takes out of the core whatever it has of this stream.
     pub(crate) fn drain(&mut self, id: StreamId) -> Result<(), Overflow> {
-        if self.unread >= self.settings.connection_window {
-            // what the peer has credit for still is little: it may stay in the core
-            self.stalled.insert(id);
-            return Ok(());
-        }
         let stream = number(id);
         let (Some(core), Some(inbox)) = (self.core.as_mut(), self.inboxes.get_mut(&stream)) else {
             return Ok(());
         };
+        if self.unread >= self.settings.connection_window && !inbox.has_gap() {
+            // What the peer has credit for still is little: it may stay in the core. (Not so where there is a gap:
+            // what fills it may be among it, and nothing can be read before.)
+            self.stalled.insert(id);
+            return Ok(());
+        }
         let (held, available) = (inbox.held(), inbox.available());
-        let result = take_out(core, id, inbox, self.settings.stream_window);
+        let result = take_out(core, id, inbox, BEHIND_A_GAP * self.settings.connection_window);
         self.unread = self.unread + inbox.held() - held;
         if let End::Reset(code) = inbox.end {
             self.forget(stream);
