@@ -496,7 +496,9 @@ impl Connection {
     fn lost(&mut self, reason: ConnectionError) {
         let text = reason.to_string();
         let (code, reason, ours) = match reason {
-            ConnectionError::TransportError(e) => (u64::from(e.code), if e.reason.is_empty() { text } else { e.reason }, true),
+            ConnectionError::TransportError(e) => {
+                (u64::from(e.code), if e.reason.is_empty() { text } else { e.reason }, true)
+            }
             ConnectionError::ConnectionClosed(c) => (c.error_code.into(), words(&c.reason), false),
             ConnectionError::ApplicationClosed(c) => (c.error_code.into(), words(&c.reason), false),
             ConnectionError::Reset => (0, "stateless reset".into(), false),

@@ -11,9 +11,9 @@
 //!   what it was when packets were lost (head-room, into which somebody else can grow).
 //! * **Neighbours.** A queue that does not empty while we hold back, or a share of the rate that grows exactly as the
 //!   queue does, or loss while we cruise, is not our doing: loss-based flows fill the bottleneck. Then `Compete` keeps
-//!   a window as CUBIC would (`share.rs`), which is what they know how to share with. It is entered with half of what
-//!   was in flight, so that a flow that has just come finds room; it is left from time to time, to see whether anybody
-//!   is still there.
+//!   a window as CUBIC would (`share.rs`), which is what they know how to share with. Who has had the path for himself
+//!   and still has more than its half gives back half of what is in flight at each loss, so that a flow that has just
+//!   come finds room. `Compete` is left from time to time, to see whether anybody is still there.
 //! * **A longer path is not a queue.** Where every sample has been far above the smallest round trip for a while,
 //!   `ProbeRoundTrip` empties the pipe by half and takes what it sees for the new smallest one.
 //!
@@ -59,6 +59,14 @@ const MOST_BACKGROUND: f64 = 0.12;
 const HEAD_ROOM: f64 = 0.9;
 /// What is left of the bytes in flight where others are found for the first time.
 const MAKE_ROOM: f64 = 0.5;
+/// What is left of the window after a look whether anybody else is there, if so.
+const BACK_AGAIN: f64 = 0.95;
+/// With this share of what the path can do, and others on it, we have more than is ours.
+const MORE_THAN_HALF: f64 = 0.55;
+/// Rounds of Cruise without a queue after which we know what the path can do.
+const ALONE: u32 = 16;
+/// How fast what the path once could do is forgotten, a round: by half in 700.
+const FORGET: f64 = 0.999;
 /// The longest wait between two probes for more.
 const LONGEST_INTERVAL: Duration = Duration::from_millis(2500);
 /// The smallest round trip is looked at again after this time without a sample near it.
@@ -139,7 +147,11 @@ struct Background {
 
 impl Background {
     fn share(&self) -> f64 {
-        if self.all < 100.0 { 0.0 } else { (self.lost / self.all).min(MOST_BACKGROUND) }
+        if self.all < 100.0 {
+            0.0
+        } else {
+            (self.lost / self.all).min(MOST_BACKGROUND)
+        }
     }
 }
 
@@ -187,6 +199,10 @@ struct Model {
     up_best: f64,
     up_stall: u32,
     up_lost: bool,
+    /// The largest rate of the last minutes: what the path can do.
+    capacity: f64,
+    /// Rounds of Cruise without a queue: whether we have had the path for ourselves, and know what it can do.
+    quiet: u32,
     /// Compete: the window, since when, how long until we look whether anybody is left, when we last did.
     share: CubicWindow,
     compete_at: Instant,
@@ -227,6 +243,8 @@ impl Model {
             up_best: 0.0,
             up_stall: 0,
             up_lost: false,
+            capacity: 0.0,
+            quiet: 0,
             share: CubicWindow::new(now),
             compete_at: now,
             patience: Duration::from_secs(4),
@@ -400,23 +418,36 @@ impl Model {
         stayed || self.rounds <= self.phase_round + 2 && self.round.rate > self.up_from * 1.05
     }
 
-    /// Takes a loss (or somebody's presence) as CUBIC would.
+    /// Takes a loss (or somebody's presence) as CUBIC would; with more than its half, it makes room.
     fn compete(&mut self, now: Instant, flight: f64) {
         let inside = self.phase == Phase::Compete;
         let again = !inside && self.share.plateau > 0.0 && now.duration_since(self.left_at) < Duration::from_secs(5);
-        let flight = if again { flight.min(self.share.plateau) } else { flight }.max(self.least_flight());
-        // fast convergence (RFC 9438, section 4.7): who is pushed back gives way
-        let pushed = inside && flight < self.share.plateau;
-        let (left, plateau) = match (inside || again, pushed) {
-            (false, _) => (MAKE_ROOM, flight * (1.0 + MAKE_ROOM) / 2.0),
-            (true, true) => (BETA, flight * (1.0 + BETA) / 2.0),
-            (true, false) => (BETA, flight),
+        let at_most = if inside {
+            self.window as f64
+        } else if again {
+            self.share.plateau
+        } else {
+            f64::INFINITY
         };
+        let flight = flight.min(at_most).max(self.least_flight());
+        let too_much = self.quiet >= ALONE && self.largest_rate() > MORE_THAN_HALF * self.capacity;
+        // having looked whether anybody is left is no reason to have less
+        let left = if too_much {
+            MAKE_ROOM
+        } else if again {
+            BACK_AGAIN
+        } else {
+            BETA
+        };
+        // fast convergence (RFC 9438, section 4.7): who is pushed back gives way
+        let pushed = too_much || inside && flight < self.share.plateau;
+        let plateau = if pushed { flight * (1.0 + left) / 2.0 } else { flight };
         self.share.cut(now, flight, left, plateau);
         self.learnt = UNBOUNDED;
         if !inside {
             // back again soon after an attempt to leave: wait longer before the next
-            self.patience = if again { (self.patience * 2).min(Duration::from_secs(60)) } else { Duration::from_secs(8) };
+            self.patience =
+                if again { (self.patience * 2).min(Duration::from_secs(60)) } else { Duration::from_secs(8) };
             self.compete_at = now;
             self.enter(Phase::Compete, now);
         }
@@ -438,6 +469,7 @@ impl Model {
             self.rtts.learn_jitter(mean.saturating_sub(self.round.least_rtt));
         }
         self.rounds += 1;
+        self.capacity = (self.capacity * FORGET).max(self.largest_rate());
         if !self.round.app_limited {
             self.rates.next_round(RATE_ROUNDS);
         }
@@ -536,7 +568,9 @@ impl Model {
 
     fn cruise_round(&mut self, now: Instant, congested: bool) {
         self.cruise_rounds += 1;
-        if self.round.least_rtt > self.rtts.mark && self.cruise_rounds > 2 {
+        if self.round.least_rtt <= self.rtts.mark {
+            self.quiet = self.quiet.saturating_add(1);
+        } else if self.cruise_rounds > 2 {
             self.cruise_queued += 1;
         }
         if self.cruise_queued >= 6 && !congested {
@@ -626,6 +660,9 @@ impl Controller for Model {
         let bytes = u64::from(bytes);
         let Some(sent) = self.ledger.lose(number, bytes) else { return };
         self.ledger.prune();
+        if self.phase == Phase::Compete && sent.at < self.share.since {
+            return; // sent before the last cut, which was the answer
+        }
         let queued = self.rtts.queued();
         self.round.lost += bytes;
         self.round.flight = self.round.flight.max(sent.flight);

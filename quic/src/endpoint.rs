@@ -261,8 +261,7 @@ impl Endpoint {
     fn settle(&mut self, handle: ConnectionHandle) {
         let Some(slot) = self.slots.get_mut(&handle) else { return };
         let mut connection = locked(&slot.connection);
-        let (drained, handshaking, due) =
-            (connection.is_drained(), connection.is_handshaking(), connection.timer());
+        let (drained, handshaking, due) = (connection.is_drained(), connection.is_handshaking(), connection.timer());
         drop(connection);
         if slot.handshaking && !handshaking {
             slot.handshaking = false;

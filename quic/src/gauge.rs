@@ -180,8 +180,16 @@ impl ControllerFactory for Order {
     fn build(self: Arc<Self>, now: Instant, mtu: u16) -> Box<dyn Controller> {
         let inner = self.kind.build(now, mtu, &self.gauge);
         self.gauge.sampled.store(false, Relaxed);
-        let mut gauged =
-            Gauged { inner, kind: self.kind, gauge: self.gauge.clone(), mtu, last: None, first: 0, stale: 0, newest: None };
+        let mut gauged = Gauged {
+            inner,
+            kind: self.kind,
+            gauge: self.gauge.clone(),
+            mtu,
+            last: None,
+            first: 0,
+            stale: 0,
+            newest: None,
+        };
         gauged.publish();
         Box::new(gauged)
     }
@@ -292,7 +300,15 @@ impl Controller for Gauged {
         self.inner.on_packet_lost(bytes, number, now);
     }
 
-    fn on_congestion_event(&mut self, now: Instant, sent: Instant, persistent: bool, ecn: bool, lost: u64, number: u64) {
+    fn on_congestion_event(
+        &mut self,
+        now: Instant,
+        sent: Instant,
+        persistent: bool,
+        ecn: bool,
+        lost: u64,
+        number: u64,
+    ) {
         if number >= self.first {
             self.inner.on_congestion_event(now, sent, persistent, ecn, lost, number);
             self.publish();

@@ -91,7 +91,8 @@ impl Server {
     /// `chain`: PEM, the leaf first, then what leads to the root. `key`: PEM of the leaf's private key (PKCS 8).
     pub fn new<S: AsRef<[u8]>>(chain: &[u8], key: &[u8], alpn: &[S]) -> Checked<Self> {
         let chain = certificates("chain", chain)?;
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| InvalidInput("key: no private key in this PEM".into()))?;
+        let key =
+            PrivateKeyDer::from_pem_slice(key).map_err(|_| InvalidInput("key: no private key in this PEM".into()))?;
         let mut config = rustls::ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13])
             .map_err(|e| wrong("tls")(&e))?

@@ -78,11 +78,7 @@ fn watched(keys: Keys, space: usize, opened: &Arc<Opened>) -> Keys {
     Keys { header: keys.header, packet: watched_pair(keys.packet, space, opened) }
 }
 
-fn watched_pair(
-    pair: KeyPair<Box<dyn PacketKey>>,
-    space: usize,
-    opened: &Arc<Opened>,
-) -> KeyPair<Box<dyn PacketKey>> {
+fn watched_pair(pair: KeyPair<Box<dyn PacketKey>>, space: usize, opened: &Arc<Opened>) -> KeyPair<Box<dyn PacketKey>> {
     let remote = Key { inner: pair.remote, opened: opened.clone(), space };
     KeyPair { local: pair.local, remote: Box::new(remote) }
 }

@@ -159,8 +159,8 @@ impl Delivery {
         let n = self.newest.take()?;
         self.first_sent = n.at;
         let over = (n.at - n.first_sent).max(now - n.delivered_at);
-        let rate = (over >= shortest && !over.is_zero())
-            .then(|| (self.delivered - n.delivered) as f64 / over.as_secs_f64());
+        let rate =
+            (over >= shortest && !over.is_zero()).then(|| (self.delivered - n.delivered) as f64 / over.as_secs_f64());
         Some(Sample { rate, app_limited: n.app_limited, delivered_before: n.delivered })
     }
 }

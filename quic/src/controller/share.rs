@@ -16,7 +16,8 @@ pub struct CubicWindow {
     pub plateau: f64,
     /// Where it was cut to.
     floor: f64,
-    since: Instant,
+    /// When that was.
+    pub since: Instant,
 }
 
 impl CubicWindow {

@@ -108,6 +108,8 @@ pub struct Outcome {
     pub delivered: Vec<u64>,
     pub sent: Vec<u64>,
     pub dropped: Vec<u64>,
+    /// The sender's phase, window and round trip.
+    pub phases: Vec<(&'static str, u64, f64)>,
     /// Sum of what each packet waited in the queue, seconds, and of packets.
     pub waited: f64,
     pub passed: u64,
@@ -121,7 +123,11 @@ impl Outcome {
     fn between(totals: &[u64], from: f64, to: f64) -> f64 {
         let at = |t: f64| {
             let tick = (t * TICKS).round() as usize;
-            if tick == 0 { 0.0 } else { totals[(tick - 1).min(totals.len() - 1)] as f64 }
+            if tick == 0 {
+                0.0
+            } else {
+                totals[(tick - 1).min(totals.len() - 1)] as f64
+            }
         };
         at(to) - at(from)
     }
@@ -220,6 +226,8 @@ impl World {
                     f.outcome.delivered.push(f.delivered);
                     f.outcome.sent.push(f.sent);
                     f.outcome.dropped.push(f.dropped);
+                    let s = f.ends.as_mut().map(|e| e[0].statistics()).unwrap_or_default();
+                    f.outcome.phases.push((s.phase, s.window, s.round_trip));
                 }
             }
             self.step();
@@ -303,9 +311,14 @@ impl World {
             f.outcome.after_cut.get_or_insert(self.now as f64 / SECOND);
         }
         for side in 0..2 {
-            while let Some(batch) = self.flows[i].ends.as_mut().and_then(|e| e[side].transmit(self.now, 0, 40).unwrap()) {
+            while let Some(batch) = self.flows[i].ends.as_mut().and_then(|e| e[side].transmit(self.now, 0, 40).unwrap())
+            {
                 for packet in batch.bytes.chunks(batch.stride) {
-                    if side == 0 { self.forth(i, packet) } else { self.back(i, packet) }
+                    if side == 0 {
+                        self.forth(i, packet)
+                    } else {
+                        self.back(i, packet)
+                    }
                 }
             }
         }
@@ -325,7 +338,9 @@ impl World {
         }
         let rate = value(&self.link.rate, now) * 1e6 / 8.0;
         let waiting = (self.busy_until - now).max(0.0);
-        if !self.policed(now, size) || waiting * rate + size > self.link.queue * 1e-3 * self.link.rate[0].1 * 125_000.0 + 1500.0 {
+        if !self.policed(now, size)
+            || waiting * rate + size > self.link.queue * 1e-3 * self.link.rate[0].1 * 125_000.0 + 1500.0
+        {
             self.flows[i].dropped += 1;
             return;
         }
@@ -375,7 +390,11 @@ fn write(client: &mut Connection, stream: &mut Option<u64>, written: &mut u64, p
     let mut budget = match plan.modest {
         Some((until, rate)) if (now as f64) < until * SECOND => {
             let due = ((rate * 125_000.0 * now as f64 / SECOND) as u64).saturating_sub(*written);
-            if due < 3000 { 0 } else { due }
+            if due < 3000 {
+                0
+            } else {
+                due
+            }
         }
         _ => u64::MAX,
     };
