@@ -68,7 +68,7 @@ const ALONE: u32 = 16;
 /// How fast what the path once could do is forgotten, a round: by half in 700.
 const FORGET: f64 = 0.999;
 /// The longest wait between two probes for more.
-const LONGEST_INTERVAL: Duration = Duration::from_millis(2500);
+const LONGEST_INTERVAL: Duration = Duration::from_secs(3);
 /// The smallest round trip is looked at again after this time without a sample near it.
 const ROUND_TRIP_OLD: Duration = Duration::from_secs(10);
 

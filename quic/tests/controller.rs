@@ -137,6 +137,11 @@ fn trace() {
     let second = if std::env::var("SECOND").is_ok_and(|v| v == "cubic") { Cubic } else { Model };
     let link = Link { queue: get("QUEUE", 50.0), ..Link::default() };
     let outcomes = World::new(link, &[Plan::of(Model), Plan::from(second, 5.0)], get("SEED", 1.0) as u64).run(40.0);
+    if get("DROPS", 0.0) > 0.0 {
+        let o = alone(Link { queue: get("QUEUE", 25.0), ..Link::default() }, 1, 20.0);
+        println!("drops: {:?}", (0..20).map(|s| (o.dropped[s * 10 + 9])).collect::<Vec<_>>());
+        println!("phases: {:?}", (0..60).map(|s| o.phases[s].0).collect::<Vec<_>>());
+    }
     for tick in (5..400).step_by(5) {
         print!("{:5.1}", tick as f64 / 10.0);
         for o in &outcomes {
