@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-torture lint lock clean
+.PHONY: help demo test test-torture bench lint lock clean
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -28,6 +28,9 @@ test: $(READY) lint ## everything that must be true before a change goes in (as 
 
 test-torture: $(READY) ## the tests that take seeds, with more of them (SEEDS=100)
 	@WARREN_SEEDS=$(SEEDS) $(BIN)/python -m pytest -o cache_dir=$(CACHE)/pytest tests/sim
+
+bench: $(READY) ## the whole path beside bare engine cores; writes docs/benchmarks.md (as root, a minute)
+	@$(BIN)/python -m tests.bench.path --write
 
 lint: $(READY) ## formatting, style and types
 	@$(BIN)/ruff check --quiet .

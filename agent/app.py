@@ -16,7 +16,8 @@ from warren import __version__
 from warren.agent.capture.capture import Capture, CaptureConfig
 from warren.agent.capture.headers import FlowKey
 from warren.agent.config import AgentConfig, Device, load_device, require_root
-from warren.agent.control import ControlServer
+from warren.agent.control import ControlServer, require_free
+from warren.agent.decisions import Decisions
 from warren.agent.dns import DnsFront
 from warren.agent.host import netlink
 from warren.agent.host.guardian import Guardian
@@ -28,6 +29,7 @@ from warren.agent.names import NameJournal
 from warren.agent.peers import Peers
 from warren.agent.status import describe
 from warren.agent.tcp import TcpJourney
+from warren.agent.udp import UdpJourney
 from warren.fabric.aio.circuits import CircuitSocket
 from warren.fabric.aio.node import Identity, Node
 from warren.fabric.core.errors import ConfigError
@@ -39,6 +41,11 @@ from warren.fabric.engines import engine
 from warren.fabric.identity import keys, proof
 
 log = structlog.get_logger()
+
+SMALLEST_MTU, LARGEST_MTU = 1280, 1500
+"""Of the TUN: below 1280 Linux takes IPv6 off the interface; above 1500 nobody expects it."""
+UDP_HEADERS = 28
+"""Bytes of IPv4 and UDP headers."""
 
 
 class SyntheticNames:
@@ -117,7 +124,11 @@ class Agent:
         self.nodes = [Node(self.engine, identity, edge, self, mark=MARK) for edge in device.edges.edges]
         node = self.nodes[0]
         self.peers = Peers(self.engine, device.network, self._prove, node)
-        self.tcp = TcpJourney(self.capture, node, self.peers, names)
+        self.decisions = Decisions(node)
+        self.tcp = TcpJourney(self.capture, self.decisions, self.peers, names)
+        self.udp = UdpJourney(self.capture, self.decisions, self.peers, names, own.resolver_address.packed)
+        self.udp.on_refusal = self.tcp.refusals.append
+        self.peers.datagrams_ready = self._datagrams_ready
         self.dns = DnsFront(self.capture, node, self.peers, names, MARK)
         self._control = ControlServer(config.socket, {"status": self._status, "down": self._down})
         self._reviewing: asyncio.Task[None] | None = None
@@ -151,6 +162,7 @@ class Agent:
     async def close(self) -> None:
         """Ends every flow; the host is the ground's to put back."""
         self.tcp.close()
+        self.udp.close()
         self.peers.close()
         await self.dns.close()
         if self._changes is not None:
@@ -168,7 +180,10 @@ class Agent:
         pass
 
     def disconnected(self, reason: Reason, detail: str) -> None:
-        self.tcp.forget_grants()
+        self.decisions.forget()
+
+    def forgotten(self, circuit_socket: CircuitSocket) -> None:
+        self.peers.renew(circuit_socket)
 
     def welcomed(self, welcome: say.Welcome) -> None:
         pass
@@ -182,10 +197,15 @@ class Agent:
         if path is not None:
             self.peers.ended(path, Reason.PEER_GONE)
 
+    def away(self, circuit: bytes, circuit_socket: CircuitSocket) -> None:
+        path = circuit_socket.path(circuit)
+        if path is not None:
+            self.peers.away(path)
+
     def network(self, network: say.Network) -> None:
         """What may be captured, at the start and after each change."""
         self.told = network
-        self.tcp.forget_grants()
+        self.decisions.forget()
         self._network_changed()
 
     # ---- the host ----
@@ -241,7 +261,17 @@ class Agent:
             self.tcp.accepted(key, sock)
 
     def datagram(self, key: FlowKey, payload: memoryview) -> None:
-        self.dns.datagram(key, bytes(payload))
+        if key.destination == self.resolver_address.packed:
+            self.dns.datagram(key, bytes(payload))
+        else:
+            self.udp.datagram(key, bytes(payload))
+
+    def echo(self, key: FlowKey, sequence: int, hops: int, data: memoryview) -> None:
+        self.udp.echo(key, sequence, hops, bytes(data))
+
+    def _datagrams_ready(self, room: int) -> None:
+        """The TUN's MTU follows what goes through unfragmented; TCP does not care, it ends here."""
+        self.capture.set_mtu(max(SMALLEST_MTU, min(LARGEST_MTU, room + UDP_HEADERS)))
 
     # ---- control ----
 
@@ -259,6 +289,7 @@ def run(config: AgentConfig) -> None:
 
     require_root()
     device = load_device(config.state)
+    require_free(config.socket)
 
     async def main() -> None:
         agent = Agent(config, device, ground)

@@ -15,8 +15,10 @@ from warren.fabric.core.errors import ConfigError
 
 app = typer.Typer(no_args_is_help=True, help="Reach private networks from this device.")
 
-State = Annotated[Path, typer.Option("--state-dir", help="Where the device's key and the journal live.")]
-Socket = Annotated[Path, typer.Option("--socket", help="The agent's control socket.")]
+State = Annotated[
+    Path, typer.Option("--state-dir", readable=False, help="Where the device's key and the journal live.")
+]
+Socket = Annotated[Path, typer.Option("--socket", readable=False, help="The agent's control socket.")]
 STATE = Path("/var/lib/warren/agent")
 SOCKET = Path("/run/warren/agent.sock")
 
@@ -51,8 +53,10 @@ def enrol(
     else:
         try:
             text = Path(key_file).read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"the key file {key_file} can't be read: {error}") from None
+        except OSError as error:
+            raise ConfigError(f"the key file {key_file} can't be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise ConfigError(f"{key_file} is no key file: it is not text") from None
     device = asyncio.run(enrol_device(engine_of(engine), text.strip(), state, force=force))
     typer.echo(f"enrolled as {device.name}. Next: warren agent up")
 

@@ -33,8 +33,7 @@ class ControlServer:
             self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"{self._path.parent} can't be made: {error.strerror}") from None
-        if _answers(self._path):
-            raise ConfigError(f"an agent runs already ({self._path} answers): `warren agent down` stops it")
+        require_free(self._path)
         try:
             self._path.unlink(missing_ok=True)
             before = os.umask(0o177)
@@ -65,6 +64,12 @@ class ControlServer:
         if self._server is not None:
             self._server.close()
             self._path.unlink(missing_ok=True)
+
+
+def require_free(path: Path) -> None:
+    """Raises ConfigError if an agent answers there."""
+    if _answers(path):
+        raise ConfigError(f"an agent runs already ({path} answers): `warren agent down` stops it")
 
 
 def ask(path: Path, command: dict[str, Any]) -> dict[str, Any]:

@@ -40,7 +40,7 @@ async def enrol(engine: Engine, text: str, state: Path, *, force: bool = False) 
         try:
             done = await _ask(engine, key, edge, device_key)
         except (TimeoutError, OSError, ConnectionError) as error:
-            failures.append(f"{edge}: {error or 'no answer'}")
+            failures.append(f"{edge}: {_words(error)}")
             continue
         device = Device(done.device, done.name, device_key, key.network, key.edges())
         save_device(state, device, key.signed_edges)
@@ -86,6 +86,11 @@ async def _ask(
             return await answer
     finally:
         call.close(Reason.CANCELLED)
+
+
+def _words(error: Exception) -> str:
+    """What the person reads; a time-out has no text of its own."""
+    return getattr(error, "strerror", None) or str(error) or "no answer"
 
 
 def _closed(code: int, reason: str) -> Exception:

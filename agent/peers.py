@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import structlog
 
 from warren.fabric.aio.circuits import CircuitSocket, PeerPath
+from warren.fabric.core.agent_peer import AgentPeer
 from warren.fabric.core.credit import Budget
 from warren.fabric.core.engine import ClientConfig, Engine, Limits
 from warren.fabric.core.errors import DeniedError
@@ -24,10 +25,11 @@ from warren.fabric.core.messages.attachment import Circuit
 from warren.fabric.core.messages.peer import Open
 from warren.fabric.core.messages.session import Granted
 from warren.fabric.core.peer import (
-    AgentPeer,
+    DatagramArrived,
     FlowOpened,
     FlowReadable,
     FlowRefused,
+    FlowUnreachable,
     FlowWritable,
     PeerClosed,
     PeerEvent,
@@ -42,10 +44,15 @@ log = structlog.get_logger()
 ALPN = "warren-peer/1"
 PEER_LIMITS = Limits(idle_timeout=900.0, keep_alive=20.0, streams=1024, connection_window=256 << 20)
 """Idle time-out not below the hold times (protocol.md, section 3); windows above all that credit allows."""
+STREAMS, DATAGRAMS = 0, 1
+"""Index of the circuit sockets: TCP flows on the one, UDP and ICMP on the other, nothing shared but the host."""
 CONNECTIONS = 16
-"""Peer connections to one tunnel: 1,024 flows each, half of what the flow table holds."""
+"""Peer connections of either kind to one tunnel: 1,024 flows each, half of what the flow table holds."""
 WAITING = 4096
 """Flows that wait for one tunnel's connection to be proved: as many as the capture holds SYNs."""
+HOLD = 60.0
+"""Seconds that flows are kept while their connector can't be reached (protocol.md, section 3)."""
+RENEW_EVERY = 1.0
 RESOLVE_TIME = 5.0
 """Seconds that a private resolver may take, as long as the stub resolver that asks us waits."""
 
@@ -54,9 +61,9 @@ class Switches(Protocol):
     """Where circuits come from (fabric/aio/node.py)."""
 
     async def ask(
-        self, index: int, peer: bytes, permit: bytes, tried: tuple[bytes, ...]
+        self, index: int, peer: bytes, permit: bytes, tried: tuple[bytes, ...], boot: bytes = b""
     ) -> tuple[Circuit, CircuitSocket]:
-        """A circuit for a new peer connection. Raises DeniedError."""
+        """A circuit for a peer connection; `boot`: only to that connector process. Raises DeniedError."""
 
 
 class FlowOwner(Protocol):
@@ -69,6 +76,12 @@ class FlowOwner(Protocol):
     def readable(self, flow: Flow) -> None: ...
 
     def writable(self, flow: Flow) -> None: ...
+
+    def datagram(self, payload: bytes) -> None:
+        """UDP and ICMP: what the origin sent."""
+
+    def unreachable(self, reason: Reason) -> None:
+        """UDP: the origin says that it is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +100,30 @@ class PeerState:
     tunnel: str
     tunnel_name: str
     id: bytes
+    index: int
+    """STREAMS or DATAGRAMS."""
+    permit: bytes
+    """The newest pass for the tunnel."""
     path: PeerPath | None = None
     peer: AgentPeer | None = None
     boot: bytes = b""
+    away: float | None = None
+    """Since when the connector is said to be gone, by the loop's clock."""
+    draining: bool = False
     waiting: list[Callable[[AgentPeer | None, Reason], None]] = field(default_factory=list)
     owners: dict[Flow, FlowOwner] = field(default_factory=dict)
+
+    @property
+    def gone(self) -> bool:
+        """The connector is said to be gone, and nothing of it was heard since."""
+        return self.away is not None and (self.path is None or self.path.heard <= self.away)
+
+    @property
+    def usable(self) -> bool:
+        """New flows may be opened here."""
+        if self.gone or self.draining or (self.peer is not None and self.peer.closed):
+            return False
+        return len(self.owners) + len(self.waiting) < PEER_LIMITS.streams - 8
 
 
 class Peers:
@@ -106,7 +138,9 @@ class Peers:
         self._sign = sign
         self._switches = switches
         self._budget = Budget()
-        self._states: dict[str, list[PeerState]] = {}
+        self._states: dict[tuple[str, int], list[PeerState]] = {}
+        self.datagrams_ready: Callable[[int], None] = lambda room: None
+        """Called with the room for a datagram whenever a connection that carries some is proved."""
         self._revisions: dict[str, int] = {}
         self._questions: dict[int, asyncio.Future[bytes]] = {}
         self._next_question = 1
@@ -119,25 +153,24 @@ class Peers:
         """Opens a flow as soon as its tunnel can be reached; the owner hears `opened` or `refused`."""
         opening = Opening(self, wanted)
         try:
-            state = self._usable(wanted.granted)
+            state = self._usable(wanted.granted, STREAMS if wanted.message.protocol == "tcp" else DATAGRAMS)
         except DeniedError as error:
             wanted.owner.refused(error.reason, error.detail)
             return opening
         self._when_ready(state, opening.start)
         return opening
 
-    def _usable(self, granted: Granted) -> PeerState:
+    def _usable(self, granted: Granted, index: int) -> PeerState:
         """A peer connection of the tunnel, made if there is none or all are full. Raises DeniedError."""
-        states = self._states.setdefault(granted.tunnel, [])
+        states = self._states.setdefault((granted.tunnel, index), [])
         for state in states:
-            if state.peer is None or not state.peer.closed:
-                busy = len(state.owners) + len(state.waiting)
-                if busy < PEER_LIMITS.streams - 8:
-                    return state
+            if state.usable:
+                state.permit = granted.permit
+                return state
         if len(states) >= CONNECTIONS:
             raise DeniedError(Reason.LIMIT, "peer connections to one tunnel")
         self._believe(granted)
-        state = PeerState(granted.tunnel, granted.tunnel_name, os.urandom(16))
+        state = PeerState(granted.tunnel, granted.tunnel_name, os.urandom(16), index, granted.permit)
         states.append(state)
         self._spawn(self._connect(state, granted))
         return state
@@ -161,8 +194,9 @@ class Peers:
     # ---- connections ----
 
     async def _connect(self, state: PeerState, granted: Granted) -> None:
+        leaving = tuple(other.boot for other in self._states[granted.tunnel, state.index] if other.draining)
         try:
-            circuit, socket = await self._switches.ask(0, state.id, granted.permit, ())
+            circuit, socket = await self._switches.ask(state.index, state.id, granted.permit, leaving)
         except DeniedError as error:
             self._lost(state, error.reason)
             return
@@ -170,7 +204,7 @@ class Peers:
             alpn=ALPN,
             server_name=certificates.tunnel_name(granted.tunnel),
             root=certificates.pem(granted.authority),
-            limits=PEER_LIMITS,
+            limits=replace(PEER_LIMITS, datagrams=state.index == DATAGRAMS),
         )
         now = self._loop.time()
         peer = AgentPeer(self._engine.connect(config, now), now, self._budget, state.id, self._sign)
@@ -187,12 +221,19 @@ class Peers:
             case FlowOpened(flow, address) if flow in state.owners:
                 state.owners[flow].opened(flow, address)
             case FlowRefused(flow, reason, detail) if flow in state.owners:
+                state.draining |= reason is Reason.DRAINING
                 state.owners.pop(flow).refused(reason, detail)
+            case DatagramArrived(flow, payload) if flow in state.owners:
+                state.owners[flow].datagram(payload)
+            case FlowUnreachable(flow, reason) if flow in state.owners:
+                state.owners[flow].unreachable(reason)
             case ResolveAnswered(request, message, reason):
                 self._answered(request, message, reason)
             case PeerReady():
                 log.info("peer connection proved", tunnel=state.tunnel_name)
                 self._ready(state)
+                if state.index == DATAGRAMS and state.peer is not None:
+                    self.datagrams_ready(state.peer.datagram_room())
             case PeerClosed(reason, detail, ours):
                 log.info("peer connection over", tunnel=state.tunnel_name, reason=reason.word, detail=detail, ours=ours)
                 self._lost(state, reason)
@@ -203,7 +244,7 @@ class Peers:
             then(state.peer, Reason.UNKNOWN)
 
     def _lost(self, state: PeerState, reason: Reason) -> None:
-        states = self._states.get(state.tunnel, [])
+        states = self._states.get((state.tunnel, state.index), [])
         if state in states:
             states.remove(state)
         if state.path is not None:
@@ -211,6 +252,55 @@ class Peers:
         waiting, state.waiting = state.waiting, []
         for then in waiting:
             then(None, reason)
+
+    def away(self, path: PeerPath) -> None:
+        """The connector may be gone: new flows go elsewhere, and so do those that were opening; the others are kept
+        for the hold time, or until it is heard again."""
+        for state in self.states():
+            if state.path is path and not state.gone:
+                log.info("connector away", tunnel=state.tunnel_name, connector=state.boot.hex()[:8])
+                state.away = self._loop.time()
+                self._loop.call_later(HOLD, self._give_up, state, state.away)
+                self._turn_away(state)
+
+    def _turn_away(self, state: PeerState) -> None:
+        waiting, state.waiting = state.waiting, []
+        for then in waiting:
+            then(None, Reason.PEER_GONE)
+        for flow, owner in list(state.owners.items()):
+            if not flow.opened and state.peer is not None:
+                del state.owners[flow]
+                state.peer.cancel(flow)
+                owner.refused(Reason.PEER_GONE, "")
+        self.flush(state)
+
+    def _give_up(self, state: PeerState, away: float) -> None:
+        if state.away == away and state.gone and state.path is not None:
+            self.ended(state.path, Reason.PEER_GONE)
+
+    def renew(self, socket: CircuitSocket) -> None:
+        """The switch behind this socket was restarted: living peer connections get circuits anew."""
+        for state in self.states():
+            if state.path is not None and state.path.socket is socket:
+                self._spawn(self._renew(state, state.path))
+
+    async def _renew(self, state: PeerState, path: PeerPath) -> None:
+        """Asks for a circuit to the same connector process until it is there again, at most for the hold time."""
+        until = self._loop.time() + HOLD
+        circuit = path.circuit
+        while state.peer is not None and not state.peer.closed and path.circuit == circuit:
+            try:
+                given, socket = await self._switches.ask(state.index, state.id, state.permit, (), state.boot)
+            except DeniedError as error:
+                if self._loop.time() > until:
+                    self.ended(path, error.reason)
+                    return
+                self.away(path)
+                await asyncio.sleep(RENEW_EVERY)
+                continue
+            state.away = None
+            path.move(socket, given.circuit, given.size)
+            log.info("peer connection has a new circuit", tunnel=state.tunnel_name)
 
     def ended(self, path: PeerPath, reason: Reason) -> None:
         """The circuit of a peer connection is over, and no other takes its place (yet)."""
@@ -233,7 +323,7 @@ class Peers:
 
     async def resolve(self, granted: Granted, query: bytes) -> bytes:
         """Asks the tunnel's private resolver: a whole DNS message. Raises DeniedError."""
-        state = self._usable(granted)
+        state = self._usable(granted, STREAMS)
         request, self._next_question = self._next_question, self._next_question + 1
         future: asyncio.Future[bytes] = self._loop.create_future()
         self._questions[request] = future
@@ -316,6 +406,12 @@ class Opening:
             self._state.owners.pop(self.flow, None)
             self._peer.cancel(self.flow)
             self._peers.flush(self._state)
+
+    def send_datagram(self, payload: bytes) -> bool:
+        """UDP and ICMP, once opened: False if it was dropped. `flush` after the last one."""
+        if self._peer is None or self.flow is None:
+            return False
+        return self._peer.send_datagram(self.flow, payload)
 
     def settled(self) -> None:
         """The pump is done: both directions are over, as far as this side goes."""

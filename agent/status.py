@@ -9,9 +9,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from warren.agent.peers import STREAMS
+
 if TYPE_CHECKING:
     from warren.agent.app import Agent
     from warren.agent.tcp import TcpFlow
+    from warren.agent.udp import UdpFlow
 
 FLOWS = 1000
 """Flows that one status tells of."""
@@ -48,12 +51,14 @@ def describe(agent: Agent) -> dict[str, Any]:
                 "round_trip_ms": round(state.path.drive.connection.statistics().round_trip * 1000, 2),
                 "lost": state.path.drive.connection.statistics().lost,
                 "phase": state.path.drive.connection.statistics().phase,
+                "carries": "tcp" if state.index == STREAMS else "udp",
                 "flows": len(state.owners),
             }
             for state in agent.peers.states()
             if state.path is not None
         ],
-        "flows": [_flow(flow) for flow in [*agent.tcp.ended, *agent.tcp.flows.values()][:FLOWS]],
+        "flows": [_flow(flow) for flow in [*agent.tcp.ended, *agent.tcp.flows.values()][:FLOWS]]
+        + [_udp_flow(flow) for flow in list(agent.udp.flows.values())[:FLOWS]],
         "refused": [
             {
                 "at": r.at,
@@ -65,11 +70,12 @@ def describe(agent: Agent) -> dict[str, Any]:
             for r in agent.tcp.refusals
         ],
         "opened": agent.tcp.opened,
-        "counters": dict(agent.capture.counters),
+        "counters": {**agent.capture.counters, **{f"udp_{word}": n for word, n in agent.udp.counters.items()}},
     }
 
 
-def _flow(flow: TcpFlow) -> dict[str, Any]:
+def _way(flow: TcpFlow | UdpFlow) -> dict[str, Any]:
+    """Where a flow goes, and through what."""
     state = flow.opening.state if flow.opening is not None else None
     return {
         "destination": flow.destination,
@@ -78,6 +84,23 @@ def _flow(flow: TcpFlow) -> dict[str, Any]:
         "route": flow.granted.route if flow.granted else "",
         "connector": state.boot.hex()[:8] if state else "",
         "circuit": state.path.circuit.hex() if state and state.path else "",
+    }
+
+
+def _udp_flow(flow: UdpFlow) -> dict[str, Any]:
+    return {
+        **_way(flow),
+        "state": "opening" if flow.waiting is not None else "open",
+        "lasted": round(time.time() - flow.began, 3),
+        "since": flow.began,
+        "sent": flow.sent,
+        "received": flow.received,
+    }
+
+
+def _flow(flow: TcpFlow) -> dict[str, Any]:
+    return {
+        **_way(flow),
         "state": "ended" if flow.over else "open" if flow.pump else "opening",
         "lasted": round((flow.over or time.time()) - flow.began, 3),
         "since": flow.began,
@@ -117,11 +140,13 @@ def _head(said: dict[str, Any]) -> RenderableType:
 
 
 def _tunnels(said: dict[str, Any]) -> RenderableType:
-    table = Table("tunnel", "connector", "circuit", "round trip", "lost", "phase", "flows", box=None, pad_edge=False)
+    table = Table(
+        "tunnel", "carries", "connector", "circuit", "round trip", "lost", "phase", "flows", box=None, pad_edge=False
+    )
     for t in said["tunnels"]:
         table.add_row(
-            t["tunnel"], t["connector"], t["circuit"], f"{t['round_trip_ms']} ms", str(t["lost"]), t["phase"],
-            str(t["flows"]),
+            t["tunnel"], t["carries"], t["connector"], t["circuit"], f"{t['round_trip_ms']} ms", str(t["lost"]),
+            t["phase"], str(t["flows"]),
         )  # fmt: skip
     return table
 

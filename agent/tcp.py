@@ -18,6 +18,7 @@ import structlog
 
 from warren.agent.capture.capture import Capture
 from warren.agent.capture.headers import FlowKey
+from warren.agent.decisions import Decisions
 from warren.agent.peers import Opening, Peers, Wanted
 from warren.fabric.aio.pump import Pump
 from warren.fabric.core.errors import DeniedError
@@ -28,19 +29,10 @@ from warren.fabric.core.reasons import Reason
 
 log = structlog.get_logger()
 
-GRANT_CACHE = 1024
-"""Grants kept for further flows to the same destination: 2 KiB each."""
-GRANT_FRESH = 30.0
-"""Seconds that a grant is used again: half of its life, so that it is never refused for skew."""
+ASK_AGAIN = frozenset({Reason.STALE_GRANT, Reason.GRANT_EXPIRED, Reason.PEER_GONE, Reason.DRAINING})
+"""Reasons after which the SYN is held on, and everything asked for once more: a connector may have left meanwhile."""
 REFUSALS = 64
 """Last refusals, and last flows that ended, that status shows."""
-
-
-class Judge(Protocol):
-    """Who decides flows (fabric/aio/node.py)."""
-
-    async def decide(self, protocol: str, port: int, *, address: str = "", host: str = "") -> Granted:
-        """Raises DeniedError."""
 
 
 class Names(Protocol):
@@ -78,14 +70,24 @@ class TcpFlow:
         self.over = 0.0
         """When it ended; 0: not yet."""
         self.retried = False
-        """A grant was stale once already."""
+        """It was asked for once more already."""
 
     @property
     def destination(self) -> str:
-        where = self.host or str(ipaddress.ip_address(self.key.destination))
-        return f"{where}:{self.key.destination_port}"
+        return f"{self.host or self.address}:{self.key.destination_port}"
+
+    @property
+    def address(self) -> str:
+        """The destination as the judge is asked: empty where a name stands behind it."""
+        return "" if self.host else str(ipaddress.ip_address(self.key.destination))
 
     # ---- peers.FlowOwner ----
+
+    def datagram(self, payload: bytes) -> None:
+        pass
+
+    def unreachable(self, reason: Reason) -> None:
+        pass
 
     def opened(self, flow: Flow, address: str) -> None:
         self.flow, self.origin = flow, address
@@ -106,16 +108,15 @@ class TcpFlow:
 class TcpJourney:
     """All TCP flows of the agent; the capture's handler for them."""
 
-    def __init__(self, capture: Capture, judge: Judge, peers: Peers, names: Names) -> None:
+    def __init__(self, capture: Capture, decisions: Decisions, peers: Peers, names: Names) -> None:
         self.capture = capture
         self.flows: dict[FlowKey, TcpFlow] = {}
         self.refusals: deque[Refusal] = deque(maxlen=REFUSALS)
         self.ended: deque[TcpFlow] = deque(maxlen=REFUSALS)
         self.opened = 0
-        self._judge = judge
+        self._decisions = decisions
         self._peers = peers
         self._names = names
-        self._grants: dict[tuple[str, int], tuple[float, Granted]] = {}
 
     # ---- from the capture ----
 
@@ -157,37 +158,18 @@ class TcpJourney:
 
     async def _open(self, flow: TcpFlow, *, again: bool = False) -> None:
         try:
-            granted = await self._grant(flow, fresh=again)
+            port = flow.key.destination_port
+            granted = await self._decisions.grant("tcp", port, address=flow.address, host=flow.host, fresh=again)
         except DeniedError as error:
             self.refused(flow, error.reason, error.detail)
             return
         flow.granted = granted
-        address = "" if flow.host else str(ipaddress.ip_address(flow.key.destination))
-        message = Open(os.urandom(16), granted.grant, "tcp", flow.key.destination_port, address=address, host=flow.host)
+        message = Open(os.urandom(16), granted.grant, "tcp", port, address=flow.address, host=flow.host)
         flow.opening = self._peers.open(Wanted(granted, message, flow))
 
-    async def _grant(self, flow: TcpFlow, *, fresh: bool) -> Granted:
-        target, port = flow.host or str(ipaddress.ip_address(flow.key.destination)), flow.key.destination_port
-        known = self._grants.get((target, port))
-        now = time.monotonic()
-        if known is not None and now - known[0] < GRANT_FRESH and not fresh:
-            return known[1]
-        if flow.host:
-            granted = await self._judge.decide("tcp", port, host=flow.host)
-        else:
-            granted = await self._judge.decide("tcp", port, address=target)
-        if len(self._grants) >= GRANT_CACHE:
-            self._grants.pop(next(iter(self._grants)))
-        self._grants[target, port] = (now, granted)
-        return granted
-
-    def forget_grants(self) -> None:
-        """Routes or the session changed: ask anew."""
-        self._grants.clear()
-
     def refused(self, flow: TcpFlow, reason: Reason, detail: str) -> None:
-        if reason in (Reason.STALE_GRANT, Reason.GRANT_EXPIRED) and not flow.retried:
-            self._grants.clear()
+        if reason in ASK_AGAIN and not flow.retried:
+            self._decisions.forget()
             flow.granted, flow.opening, flow.retried = None, None, True
             flow.task = asyncio.create_task(self._open(flow, again=True))
             return

@@ -42,6 +42,7 @@ PARTS = {
     "edge": Part("warren.edge.cli", "edge", "The edge: the public host that judges and switches."),
     "tunnel": Part("warren.edge.cli", "tunnel", "Tunnels: named ways into private networks."),
     "route": Part("warren.edge.cli", "route", "Routes: which addresses and hostnames lie behind which tunnel."),
+    "dns": Part("warren.dnsfilter.cli", "app", "The filtering resolver, on its own."),
     "device": Part("warren.edge.cli", "device", "Devices: who may reach what lies behind the tunnels."),
 }
 

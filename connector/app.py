@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import socket
+from dataclasses import replace
 
 import structlog
 
@@ -16,13 +17,14 @@ from warren.connector.flows import Counts, Flows, elapsed
 from warren.connector.gate import Gate
 from warren.fabric.aio.circuits import CircuitSocket, PeerPath
 from warren.fabric.aio.node import Identity, Node
+from warren.fabric.core.connector_peer import ConnectorPeer
 from warren.fabric.core.credit import Budget
 from warren.fabric.core.engine import Limits, ServerConfig
 from warren.fabric.core.errors import ConfigError, DeniedError, WireError
 from warren.fabric.core.messages import session as say
 from warren.fabric.core.messages.attachment import Offer
 from warren.fabric.core.messages.peer import LABEL, Prove
-from warren.fabric.core.peer import ConnectorPeer, PeerClosed, PeerEvent, PeerReady
+from warren.fabric.core.peer import PeerClosed, PeerEvent, PeerReady
 from warren.fabric.core.reasons import Reason
 from warren.fabric.engines import engine
 from warren.fabric.identity import certificates, keys, proof, tokens
@@ -69,7 +71,11 @@ class Connector:
         key = keys.generate()
         raw = keys.public(key)
         self._leaf = token.make_leaf(raw)
-        self._server = ServerConfig((ALPN,), certificates.pem(self._leaf), keys.private_pem(key), PEER_LIMITS)
+        shown = certificates.pem(self._leaf), keys.private_pem(key)
+        self._servers = [
+            ServerConfig((ALPN,), *shown, replace(PEER_LIMITS, datagrams=datagrams)) for datagrams in (False, True)
+        ]
+        """By the index of the circuit socket: TCP flows, UDP and ICMP flows."""
         self.gate = Gate(token.tunnel, Verifier(token.network, token.edges()), config.ceiling)
         self.counts = Counts()
         self._budget = Budget()
@@ -114,6 +120,9 @@ class Connector:
     def disconnected(self, reason: Reason, detail: str) -> None:
         pass
 
+    def forgotten(self, circuit_socket: CircuitSocket) -> None:
+        pass  # agents ask for circuits, and are offered to us anew
+
     def network(self, network: say.Network) -> None:
         pass
 
@@ -146,11 +155,14 @@ class Connector:
         if door is not None and door.peer is None:
             self._forget(door)
 
+    def away(self, circuit: bytes, circuit_socket: CircuitSocket) -> None:
+        pass  # its flows are held until the peer connection is idle for too long
+
     # ---- peer connections ----
 
     def answer(self, door: AgentAtDoor, packet: bytes) -> PeerPath | None:
         now = self._loop.time()
-        connection = self._engine.accept(self._server, packet, now)
+        connection = self._engine.accept(self._servers[door.offer.index], packet, now)
         if connection is None:
             return None
         greeting = os.urandom(32), self.nodes[0].boot

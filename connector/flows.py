@@ -13,13 +13,16 @@ import structlog
 from warren.connector import resolve
 from warren.connector.dial import dial
 from warren.connector.gate import Gate
+from warren.connector.icmp import EchoFlow
+from warren.connector.udp import UdpFlow
 from warren.fabric.aio.pump import Pump
 from warren.fabric.core import dnswire
+from warren.fabric.core.connector_peer import ConnectorPeer
 from warren.fabric.core.errors import DeniedError
 from warren.fabric.core.flow import Flow
 from warren.fabric.core.messages.peer import Open
 from warren.fabric.core.peer import (
-    ConnectorPeer,
+    DatagramArrived,
     FlowAsked,
     FlowCancelled,
     FlowReadable,
@@ -70,7 +73,9 @@ class Flows:
     def handle(self, event: PeerEvent) -> None:
         """One event of the peer connection; the caller drains and transmits after all of them."""
         match event:
-            case FlowReadable(flow) if isinstance(flow.owner, Pump):
+            case DatagramArrived(flow, payload) if isinstance(flow.owner, UdpFlow | EchoFlow):
+                flow.owner.send(payload)
+            case FlowReadable(flow) if isinstance(flow.owner, Pump | UdpFlow | EchoFlow):
                 flow.owner.handle_readable()
             case FlowWritable(flow) if isinstance(flow.owner, Pump):
                 flow.owner.handle_writable()
@@ -96,7 +101,7 @@ class Flows:
         try:
             if self.draining:
                 raise DeniedError(Reason.DRAINING)
-            if message.protocol != "tcp":
+            if (message.protocol != "tcp") != (self._peer.datagram_room() > 0):
                 raise DeniedError(Reason.UNSUPPORTED, message.protocol)
             if len(self._dials) >= DIALS:
                 raise DeniedError(Reason.LIMIT, "dials")
@@ -111,6 +116,9 @@ class Flows:
     async def _open(self, flow: Flow, message: Open) -> None:
         try:
             candidates = await self._candidates(message)
+            if message.protocol != "tcp":
+                self._open_datagrams(flow, candidates[0], message)
+                return
             sock = await dial(candidates, message.port)
         except DeniedError as error:
             self._refuse(flow, error)
@@ -145,6 +153,19 @@ class Flows:
         self._counts.opened += 1
         self._peer.opened(flow, str(sock.getpeername()[0]))
         pump.start()
+        self._flush()
+
+    def _open_datagrams(self, flow: Flow, address: str, message: Open) -> None:
+        """UDP and ICMP have nobody to wait for. Raises DeniedError."""
+        if self._peer.closed or flow.id not in self._peer.flows:
+            return
+        if message.protocol == "udp":
+            flow.owner = UdpFlow(self._peer, flow, address, message.port, self._flush, self._done)
+        else:
+            flow.owner = EchoFlow(self._peer, flow, address, self._flush, self._done)
+        self._counts.open += 1
+        self._counts.opened += 1
+        self._peer.opened(flow, address)
         self._flush()
 
     def _done(self, flow: Flow) -> None:

@@ -138,6 +138,8 @@ class Gate:
         self._ceiling.check(parsed, port)
 
     def _grant(self, data: bytes, key: bytes, elapsed: float) -> Grant:
+        if not self._welcomed:
+            raise DeniedError(Reason.STALE_GRANT, "no edge has told the time yet")
         grant = self._verifier.read_grant(data)
         self._time.saw(grant, elapsed)
         now = self._time.now(grant.edge, elapsed) or 0.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import ssl
 import time
 from collections.abc import Callable
 from typing import Final
@@ -18,8 +19,9 @@ import structlog
 from warren.dnsfilter.core import upstream as core
 from warren.dnsfilter.core.cache import Key
 from warren.dnsfilter.core.config import Group, Upstream
+from warren.dnsfilter.tlsclient import TlsConnection
 from warren.fabric.core import dnswire as wire
-from warren.fabric.core.dnsreply import Reply, read_reply
+from warren.fabric.core.dnsreply import Reply, read_reply, without_ad
 
 IN_FLIGHT_MAX: Final = 1000
 """Different questions at once: each holds a socket, and 1024 descriptors is what many systems give a process."""
@@ -70,7 +72,15 @@ class _Exchange(asyncio.DatagramProtocol):
 class Forwarder:
     """The upstreams of all groups, as one client of them."""
 
-    def __init__(self, groups: dict[str, Group], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        groups: dict[str, Group],
+        clock: Callable[[], float] = time.monotonic,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """`tls`: what upstreams over TLS are verified against; the system's authorities by default."""
+        self._tls = tls
+        self._connections: dict[Upstream, TlsConnection] = {}
         self._groups = groups
         self._clock = clock
         self.health = core.Health()
@@ -95,6 +105,8 @@ class Forwarder:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for connection in self._connections.values():
+            await connection.close()
 
     async def _ask_group(self, key: Key) -> Heard | Failure:
         group, deadline = self._groups[key[3]], self._clock() + core.TOTAL_S
@@ -132,17 +144,17 @@ class Forwarder:
 
     async def _try(self, upstream: Upstream, key: Key, deadline: float) -> Heard | Failure:
         state = self.health.of(upstream)
-        name, kind, flags, _ = key
+        name, kind, flags, group = key
         raw = core.mixed_case(name, secrets.randbits(wire.NAME_MAX)) if state.keeps_case else name
         asking = core.Asking(secrets.randbits(16), raw, kind, bool(flags & 1), bool(flags & wire.CD))
         started = self._clock()
         try:
             async with asyncio.timeout(min(core.TRY_S, deadline - started)):
-                reply = await self._over_udp(upstream, asking)
-            if reply is None or reply.truncated or reply.raw != raw:
+                reply = await (self._over_tls if upstream.tls_name else self._over_udp)(upstream, asking)
+            if not upstream.tls_name and (reply is None or reply.truncated or reply.raw != raw):
                 async with asyncio.timeout(min(core.TRY_S, deadline - self._clock())):
                     reply = await self._over_tcp(upstream, asking)
-        except (TimeoutError, OSError, EOFError) as error:
+        except (TimeoutError, OSError, EOFError) as error:  # ssl.SSLError is an OSError
             self.health.failed(upstream, self._clock())
             text = "did not answer" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
             return Failure(f"{upstream.text}: {text}", wire.EDE_NETWORK_ERROR, upstream.text)
@@ -153,7 +165,15 @@ class Forwarder:
             log.info("upstream does not keep the case of names", upstream=upstream.text)
             state.keeps_case = False  # over TCP nobody can guess: it is the upstream that changes it
         self.health.answered(upstream, self._clock() - started)
+        if reply.authentic and not self._groups[group].trust_ad:
+            reply = without_ad(reply)
         return Heard(reply, upstream.text)
+
+    async def _over_tls(self, upstream: Upstream, asking: core.Asking) -> Reply | None:
+        connection = self._connections.get(upstream)
+        if connection is None:
+            connection = self._connections[upstream] = TlsConnection(upstream, self._tls)
+        return await connection.ask(asking)
 
     async def _over_udp(self, upstream: Upstream, asking: core.Asking) -> Reply | None:
         loop = asyncio.get_running_loop()

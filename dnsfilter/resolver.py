@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import Callable
 from typing import Final
@@ -13,6 +14,7 @@ from warren.dnsfilter.core.building import Builder
 from warren.dnsfilter.core.cache import Cache, Entry, Key, key_of
 from warren.dnsfilter.core.chain import Chain
 from warren.dnsfilter.core.config import ResolverConfig
+from warren.dnsfilter.core.packets import Packets
 from warren.dnsfilter.core.policy import CompiledPolicy, Policy
 from warren.dnsfilter.core.stages.filtering import Filter, Slot
 from warren.dnsfilter.core.stages.host_routes import Routes
@@ -25,6 +27,9 @@ STALE_AFTER_S: Final = 1.8
 """A client gets a stale answer when upstreams took so long (RFC 8767, section 5: the client response timer)."""
 STALE_TTL: Final = 30
 """RFC 8767, section 4."""
+FAILURE_S: Final = 5.0
+"""How long upstreams are not asked again what they just did not answer (RFC 9520, section 3.2: 1 s to 5 min)."""
+FAILURES_MAX: Final = 4096
 ALIAS_TTL: Final = 300
 """Of the CNAME that an override or safe search puts in front."""
 PREFETCHES_MAX: Final = 100
@@ -49,6 +54,7 @@ class Resolver:
         *,
         filter: Filter | None = None,
         wall: Callable[[], float] = time.time,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._clock = clock
         self._wall = wall
@@ -56,7 +62,10 @@ class Resolver:
         self.slot = Slot(filter or Filter(Builder().finish(), CompiledPolicy(Policy())))
         """A new filter is put here, and holds from the next query on."""
         self._chain = Chain(config, self.cache, self.slot, routes)
-        self.forwarder = Forwarder(config.groups, clock)
+        self.forwarder = Forwarder(config.groups, clock, tls)
+        self._packets = Packets()
+        self._failures: dict[Key, tuple[float, Failure]] = {}
+        self._routes = routes
         self._prefetches: set[asyncio.Task[None]] = set()
 
     async def resolve(self, query: bytes, client: Client, transport: str = "udp") -> Resolved:
@@ -66,14 +75,22 @@ class Resolver:
 
     def decide(self, query: bytes, client: Client, transport: str = "udp") -> Resolved | Asked:
         """The half that needs nobody else: an answer at once, or what `forward` has to ask."""
+        now, current = self._clock(), self.slot.current
+        key = (query[2:], client, transport)
+        packet = self._packets.get(key, now, current)
+        if packet is not None and (self._routes is None or self._routes(packet.name, client) is None):
+            return packet.answer(query[:2], now)
         question = wire.read_question(query)
         if isinstance(question, wire.Unreadable):
             return Resolved(question.answer, Verdict(Kind.MALFORMED, "guard", question.why))
-        asked = Asked(question, client, self._clock(), wire.limit_for(question, transport), wall=self._wall())
+        asked = Asked(question, client, now, wire.limit_for(question, transport), wall=self._wall())
         resolved = self._chain.decide(asked)
         if asked.refresh:
             self._prefetch(key_of(question, asked.group))
-        return asked if resolved is None else resolved
+        if resolved is None:
+            return asked
+        self._packets.put(key, resolved, asked, current)
+        return resolved
 
     async def forward(self, asked: Asked) -> Resolved:
         """Ask the upstreams of `asked.group`; what was kept is served when they are silent."""
@@ -81,6 +98,11 @@ class Resolver:
             return await self._behind_alias(asked)
         key = key_of(asked.question, asked.group)
         kept = self.cache.stale(key, asked.now)
+        failed = self._failures.get(key)
+        if failed is not None:
+            if asked.now < failed[0]:
+                return self._stale(asked, kept) if kept is not None else self._failed(asked, failed[1])
+            del self._failures[key]
         if kept is None:
             return self._heard(asked, key, await self.forwarder.ask(key))
         try:
@@ -88,7 +110,10 @@ class Resolver:
                 heard = await self.forwarder.ask(key)
         except TimeoutError:
             return self._stale(asked, kept)
-        if isinstance(heard, Failure) or heard.reply.rcode not in (wire.NOERROR, wire.NXDOMAIN):
+        if isinstance(heard, Failure):
+            self._remember(key, heard)
+            return self._stale(asked, kept)
+        if heard.reply.rcode not in (wire.NOERROR, wire.NXDOMAIN):
             return self._stale(asked, kept)
         return self._heard(asked, key, heard)
 
@@ -122,6 +147,7 @@ class Resolver:
     def _heard(self, asked: Asked, key: Key, heard: Heard | Failure) -> Resolved:
         question = asked.question
         if isinstance(heard, Failure):
+            self._remember(key, heard)
             return self._failed(asked, heard)
         reply = heard.reply
         self.cache.put(key, reply, heard.upstream, self._clock())
@@ -132,6 +158,13 @@ class Resolver:
             return objection
         message = dnsreply.render(reply.body, reply.ttls, question, limit=asked.limit, extended=reply.extended)
         return Resolved(message, Verdict(Kind.FORWARDED, _FORWARD, asked.rule, upstream=heard.upstream), question)
+
+    def _remember(self, key: Key, failure: Failure) -> None:
+        if failure.code == wire.EDE_OTHER:  # our own bound, nothing about the name
+            return
+        if len(self._failures) >= FAILURES_MAX:
+            self._failures.clear()
+        self._failures[key] = (self._clock() + FAILURE_S, failure)
 
     def _failed(self, asked: Asked, failure: Failure) -> Resolved:
         rcode = wire.REFUSED if failure.code == wire.EDE_PROHIBITED else wire.SERVFAIL

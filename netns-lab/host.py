@@ -114,6 +114,7 @@ class Host:
             log = f"{self.name}-{Path(words[0]).name}-{len(self.processes)}"
         path = log if isinstance(log, Path) else self._logs / f"{log}.log"
         with open(path, "ab") as output, in_processes_of(self.pid):
+            begin = output.tell()
             popen = subprocess.Popen(
                 [*enter_all_but_processes(self.pid), *words],
                 stdin=subprocess.DEVNULL,
@@ -122,7 +123,7 @@ class Host:
                 env=environment(env),
                 start_new_session=True,
             )
-        process = Process(popen, words, self.name, path)
+        process = Process(popen, words, self.name, path, begin)
         self.processes.append(process)
         return process
 

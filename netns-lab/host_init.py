@@ -79,7 +79,7 @@ def _become(spec: dict[str, Any]) -> None:
     os.setsid()
     _check(libc.unshare(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET), "unshare")
     libc.prctl(PR_SET_NAME, f"lab-{spec['name']}".encode()[:15], 0, 0, 0)
-    _make_mounts_private()
+    make_mounts_private()
     kept = [(path, os.open(path, os.O_PATH)) for path in spec["keep"] if _is_emptied(path)]
     _private_etc(spec["directory"])
     for path in EMPTIED:
@@ -100,7 +100,8 @@ def _become(spec: dict[str, Any]) -> None:
     os.chdir("/")
 
 
-def _make_mounts_private() -> None:
+def make_mounts_private() -> None:
+    """After unshare(CLONE_NEWNS): nothing that is mounted from now on is seen outside. Also in a chroot."""
     try:
         _mount(None, "/", None, MS_REC | MS_PRIVATE)
     except OSError as error:

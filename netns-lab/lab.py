@@ -87,13 +87,12 @@ class Lab:
             self.down()
         try:
             self._state.create(self.topology.name, [spec.name for spec in self.topology.hosts])
-        except FileExistsError:
-            raise LabError(f"lab {self.name!r} is being brought up by somebody else") from None
-        try:
             pids = self._start_hosts()
             wire(self.topology, pids)
             self.hosts = {spec.name: Host(spec, pids[spec.name], self.logs) for spec in self.topology.hosts}
-        except BaseException:
+        except FileExistsError:
+            raise LabError(f"lab {self.name!r} is being brought up by somebody else") from None
+        except BaseException:  # also a signal that came while the state was being written
             self.down()
             raise
 

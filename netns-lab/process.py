@@ -15,13 +15,19 @@ TAIL_LINES = 30  # of a log, in an error's text
 
 
 class Process:
-    """`pid` is the program's own, as seen from outside. Used with `with`, it is stopped at the end."""
+    """`pid` is the program's own, as seen from outside. Used with `with`, it is stopped at the end.
 
-    def __init__(self, popen: subprocess.Popen[bytes], argv: Sequence[str], host: str, log: Path) -> None:
+    `begin`: bytes of the log that were there before it, of another program.
+    """
+
+    def __init__(
+        self, popen: subprocess.Popen[bytes], argv: Sequence[str], host: str, log: Path, begin: int = 0
+    ) -> None:
         self._popen = popen
         self.argv = list(argv)
         self.host = host
         self.log = log
+        self._begin = begin
 
     def __repr__(self) -> str:
         return f"<{' '.join(self.argv)} on {self.host}, pid {self.pid}, returned {self.returncode}>"
@@ -71,7 +77,7 @@ class Process:
 
     def output(self) -> str:
         """All it has printed so far, standard output and error."""
-        return self.log.read_text(errors="replace")
+        return self.log.read_bytes()[self._begin :].decode(errors="replace")
 
     def tail(self) -> str:
         return "\n".join(self.output().splitlines()[-TAIL_LINES:])

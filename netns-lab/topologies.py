@@ -140,6 +140,7 @@ OFFICE = Topology(
                 Route("10.10.77.0/24", kind="prohibit"),
             ),
             forwards=True,
+            sysctls={"net.ipv4.icmp_ratelimit": "0"},  # each refusal is answered, also the fifth in a second
             firewall=NAT_ROUTER_FIREWALL,
             nameserver=PUBLIC_NAMESERVER,
         ),

@@ -11,14 +11,19 @@ import enum
 
 from warren.agent.capture.headers import (
     ACK,
+    PROTOCOL_ICMP,
     RST,
     SYN,
     VNET_HEADER,
+    FlowKey,
     Segment,
+    build_echo,
     build_icmp_error,
     build_tcp,
+    build_udp,
     read,
     reversed_wire_key,
+    wire_key,
 )
 from warren.fabric.core.reasons import Reason
 
@@ -82,6 +87,24 @@ def reset_for(segment: Segment) -> bytes | None:
 def port_unreachable(packet: bytes) -> bytes:
     """The ICMP error that answers a well-formed UDP packet (with its vnet header) to a port where nobody listens."""
     return _unreachable(_PORT_UNREACHABLE, packet)
+
+
+def unreachable_datagram(key: FlowKey, reason: Reason) -> bytes | None:
+    """The ICMP error for a UDP flow that can't go on for `reason`; None for silence. It quotes a header made anew."""
+    answer = answer_for(reason)
+    if answer is Answer.SILENCE:
+        return None
+    if key.protocol == PROTOCOL_ICMP:
+        code = Answer.HOST_UNREACHABLE.value if answer is Answer.RESET else answer.value
+        return echo_error(key, 0, _UNREACHABLE, code, key.destination)
+    code = _PORT_UNREACHABLE if answer is Answer.RESET else answer.value
+    return _unreachable(code, build_udp(wire_key(key), b""))
+
+
+def echo_error(key: FlowKey, sequence: int, kind: int, code: int, source: bytes) -> bytes:
+    """The ICMP error that `source` sent about an echo request of this flow; it quotes the request's header."""
+    asked = build_echo(key.source, key.destination, key.source_port, sequence, b"", reply=False)
+    return build_icmp_error(kind, code, source, asked[VNET_HEADER:])
 
 
 def _unreachable(code: int, packet: bytes) -> bytes:

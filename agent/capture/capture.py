@@ -19,20 +19,33 @@ from typing import Protocol, Self
 
 import structlog
 
-from warren.agent.capture.answers import Answer, answer_for, answer_packet, port_unreachable, reset_for
+from warren.agent.capture.answers import (
+    Answer,
+    answer_for,
+    answer_packet,
+    echo_error,
+    port_unreachable,
+    reset_for,
+    unreachable_datagram,
+)
+from warren.agent.capture.fragments import Fragments
 from warren.agent.capture.headers import (
     ACK,
     FIN,
     MAX_UDP_PAYLOAD,
+    PROTOCOL_ICMP,
     PROTOCOL_TCP,
     PROTOCOL_UDP,
     RST,
     SYN,
     VNET_HEADER,
     Datagram,
+    Echo,
     FlowKey,
     Segment,
+    Unread,
     WireKey,
+    build_echo,
     build_udp,
     flow_key,
     read,
@@ -78,7 +91,12 @@ class Handler(Protocol):
         """
 
     def datagram(self, key: FlowKey, payload: memoryview) -> None:
-        """UDP to a local service. `payload` is good during the call only. Answer with `Capture.send_datagram`."""
+        """UDP to a local service or to a captured address. `payload` is good during the call only. Answer with
+        `Capture.send_datagram`, or `Capture.unreachable`."""
+
+    def echo(self, key: FlowKey, sequence: int, hops: int, data: memoryview) -> None:
+        """An ICMP echo request; `key.source_port` is its identifier. Answer with `send_echo_reply` or
+        `send_echo_error`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +125,7 @@ class Capture:
         self._local = config.local
         self._local_addresses = frozenset(address for address, _ in config.local)
         self._table = Table()
+        self._fragments = Fragments()
         self._buffer = bytearray(MAX_PACKET)
         self._view = memoryview(self._buffer)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -196,6 +215,28 @@ class Capture:
             return
         self._write_outer(build_udp(reversed_wire_key(wire_key(key)), payload))
 
+    def unreachable(self, key: FlowKey, reason: Reason) -> None:
+        """Answer a UDP flow as its origin's host would: the ICMP error that `reason` stands for, or silence."""
+        packet = unreachable_datagram(key, reason)
+        if packet is not None and self._loop is not None:
+            self._write_outer(packet)
+            self.counters["answered_unreachable"] += 1
+
+    def send_echo_reply(self, key: FlowKey, sequence: int, data: bytes) -> None:
+        """The origin's answer to an echo request. `key.source_port` is the identifier."""
+        if self._loop is not None:
+            self._write_outer(build_echo(key.destination, key.source, key.source_port, sequence, data, reply=True))
+
+    def send_echo_error(self, key: FlowKey, sequence: int, kind: int, code: int, source: bytes) -> None:
+        """What a router on the way, or the origin's host, said instead (ICMP type and code)."""
+        if self._loop is not None:
+            self._write_outer(echo_error(key, sequence, kind, code, source))
+
+    def set_mtu(self, mtu: int) -> None:
+        """Of the outer device: what goes through unfragmented has changed."""
+        if self._loop is not None:
+            self._outer.set_mtu(mtu)
+
     # ── packets ──
 
     def _from_host(self) -> None:
@@ -230,6 +271,12 @@ class Capture:
             self._segment(what, packet)
         elif isinstance(what, Datagram):
             self._datagram(what, packet)
+        elif isinstance(what, Echo):
+            self._echo(what, packet)
+        elif what is Unread.FRAGMENT:
+            whole = self._fragments.take(packet, self._now())
+            if whole is not None:
+                self._look_at(memoryview(whole))
         else:
             self.counters[f"dropped_{what.value}"] += 1
 
@@ -255,14 +302,22 @@ class Capture:
 
     def _datagram(self, datagram: Datagram, packet: memoryview) -> None:
         key = flow_key(PROTOCOL_UDP, datagram.key)
-        if (key.destination, key.destination_port) in self._local:
-            assert self._handler is not None
-            self._handler.datagram(key, packet[datagram.start : datagram.end])
-        elif self._is_closed_local_port(PROTOCOL_UDP, datagram.key):
+        if self._is_closed_local_port(PROTOCOL_UDP, datagram.key):
             self._write_outer(port_unreachable(bytes(packet)))
             self.counters["answered_port_unreachable"] += 1
         else:
-            self.counters["dropped_udp"] += 1
+            assert self._handler is not None
+            self._handler.datagram(key, packet[datagram.start : datagram.end])
+
+    def _echo(self, echo: Echo, packet: memoryview) -> None:
+        data = packet[echo.start : echo.end]
+        if echo.destination in self._local_addresses:
+            back = build_echo(echo.destination, echo.source, echo.ident, echo.sequence, bytes(data), reply=True)
+            self._write_outer(back)
+            return
+        assert self._handler is not None
+        key = FlowKey(PROTOCOL_ICMP, echo.source, echo.ident, echo.destination, 0)
+        self._handler.echo(key, echo.sequence, echo.hops, data)
 
     def _is_closed_local_port(self, protocol: int, wire: WireKey) -> bool:
         key = flow_key(protocol, wire)

@@ -22,6 +22,8 @@ _PSEUDO = struct.Struct("!4s4sBBH")
 _TCP = struct.Struct("!HHIIBBHHH")
 _UDP = struct.Struct("!HHHH")
 _ICMP = struct.Struct("!BBHI")
+_ECHO = struct.Struct("!BBHHH")
+_ECHO_REQUEST, _ECHO_REPLY = 8, 0
 _PORTS = struct.Struct("!HH")
 _DONT_FRAGMENT = 0x4000
 _HOPS = 64
@@ -70,7 +72,19 @@ class Datagram(NamedTuple):
     end: int
 
 
-def read(packet: memoryview, offset: int = 0) -> Segment | Datagram | Unread:
+class Echo(NamedTuple):
+    """An ICMP echo request (RFC 792); its data is packet[start:end]. `hops`: the packet's TTL."""
+
+    source: bytes
+    destination: bytes
+    ident: int
+    sequence: int
+    hops: int
+    start: int
+    end: int
+
+
+def read(packet: memoryview, offset: int = 0) -> Segment | Datagram | Echo | Unread:
     """Read the IP packet that begins at `offset` (`VNET_HEADER` for what comes from a TUN device)."""
     size = len(packet) - offset
     if size < 1:
@@ -95,6 +109,9 @@ def read(packet: memoryview, offset: int = 0) -> Segment | Datagram | Unread:
         return _read_tcp(packet, addresses, start, end)
     if protocol == PROTOCOL_UDP:
         return _read_udp(packet, addresses, start, end)
+    if protocol == PROTOCOL_ICMP and end - start >= _ECHO.size and packet[start] == _ECHO_REQUEST:
+        _, _, _, ident, sequence = _ECHO.unpack_from(packet, start)
+        return Echo(addresses[:4], addresses[4:], ident, sequence, packet[offset + 8], start + _ECHO.size, end)
     return Unread.ICMP if protocol == PROTOCOL_ICMP else Unread.PROTOCOL
 
 
@@ -166,6 +183,13 @@ def build_udp(wire: WireKey, payload: bytes) -> bytes:
     pseudo = _PSEUDO.pack(key.source, key.destination, 0, PROTOCOL_UDP, _UDP.size + len(payload))
     total = checksum(pseudo + _UDP.pack(*fields, 0) + payload)
     return build_ipv4(PROTOCOL_UDP, key.source, key.destination, _UDP.pack(*fields, total) + payload)
+
+
+def build_echo(source: bytes, destination: bytes, ident: int, sequence: int, data: bytes, *, reply: bool) -> bytes:
+    """An ICMP echo request or reply over IPv4 for the TUN device."""
+    kind = _ECHO_REPLY if reply else _ECHO_REQUEST
+    total = checksum(_ECHO.pack(kind, 0, 0, ident, sequence) + data)
+    return build_ipv4(PROTOCOL_ICMP, source, destination, _ECHO.pack(kind, 0, total, ident, sequence) + data)
 
 
 def build_icmp_error(kind: int, code: int, source: bytes, original: bytes) -> bytes:

@@ -76,6 +76,11 @@ class Tun:
             return False
         return True
 
+    def set_mtu(self, mtu: int) -> None:
+        """OSError if the kernel refuses."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+            fcntl.ioctl(control, _SIOCSIFMTU, struct.pack("16si20x", self.name.encode(), mtu))
+
     def close(self) -> None:
         """Remove the device, with its addresses and routes."""
         if self.fd >= 0:

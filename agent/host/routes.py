@@ -12,7 +12,6 @@ that, wholly or in part, and `HostRoutes.review` looks again whenever `NetworkCh
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 from collections.abc import Callable, Iterable
@@ -160,9 +159,14 @@ class NetworkChanges:
 
     def _heard(self) -> None:
         # What they say does not matter, nor whether some were lost (ENOBUFS): the plan is made from the whole state.
-        with contextlib.suppress(OSError):
+        try:
             while os.read(self._socket.fileno(), 65_536):
                 pass
+        except BlockingIOError:
+            pass
+        except OSError:  # libuv has stopped watching a socket with an error
+            self._loop.remove_reader(self._socket.fileno())
+            self._loop.add_reader(self._socket.fileno(), self._heard)
         if self._timer is None:
             self._timer = self._loop.call_later(_CALM_S, self._tell)
 

@@ -19,6 +19,10 @@ PATTERNS_MAX: Final = 20_000
 SPECIAL_MAX: Final = 200_000
 """Entries with conditions: some 600 bytes each."""
 PATTERN_LENGTH_MAX: Final = 1000
+PATTERN_MEMORY: Final = 256 << 10
+"""Bytes that RE2 may use for one pattern; real ones take a few thousand."""
+COMPILED_AT_ONCE: Final = 250
+"""Patterns that RE2 compiles in one call, which holds the interpreter: some 6 ms, so that no query waits longer."""
 
 
 class Pattern(msgspec.Struct, frozen=True):
@@ -32,27 +36,28 @@ class PatternSet:
     """Patterns behind RE2's filter: literal parts are found first, and only what has them is run. Linear time."""
 
     def __init__(self, patterns: Sequence[Pattern]) -> None:
-        self._rules = [pattern.rule for pattern in patterns]
-        self._filter: re2.Filter | None = None
-        if patterns:
-            self._filter = re2.Filter()
-            for pattern in patterns:
-                self._filter.Add(pattern.expression, _options())
-            self._filter.Compile()
+        self._size = len(patterns)
+        self._parts: list[tuple[re2.Filter, list[Rule]]] = []
+        for start in range(0, len(patterns), COMPILED_AT_ONCE):
+            part = patterns[start : start + COMPILED_AT_ONCE]
+            matcher = re2.Filter()
+            for pattern in part:
+                matcher.Add(pattern.expression, _options())
+            matcher.Compile()
+            self._parts.append((matcher, [pattern.rule for pattern in part]))
 
     def __len__(self) -> int:
-        return len(self._rules)
+        return self._size
 
     def match(self, text: str) -> Sequence[Rule]:
-        if self._filter is None:
-            return ()
-        return tuple(self._rules[index] for index in self._filter.Match(text) or ())
+        return tuple(rules[index] for matcher, rules in self._parts for index in matcher.Match(text) or ())
 
 
 def _options() -> re2.Options:
     options = re2.Options()
     options.case_sensitive = False
     options.log_errors = False
+    options.max_mem = PATTERN_MEMORY
     return options
 
 
@@ -67,6 +72,15 @@ def is_pattern(expression: str) -> bool:
     return True
 
 
+def _zeros(typecode: str, size: int) -> array[int]:
+    """An array of zeros, a piece at a time: 16 MiB at once would hold the interpreter for 10 ms."""
+    zeros = array(typecode)
+    piece = bytes(min(size, 1 << 13) * zeros.itemsize)
+    for _ in range(0, size * zeros.itemsize, len(piece)):
+        zeros.frombytes(piece)
+    return zeros
+
+
 class Builder:
     """Collects entries; `finish` gives the rule set and ends the builder's life."""
 
@@ -75,8 +89,8 @@ class Builder:
         size = SMALLEST
         while size * LOAD_MAX < expected:
             size *= 2
-        self._keys = array("q", bytes(8 * size))
-        self._values = array("H", bytes(2 * size))
+        self._keys = _zeros("q", size)
+        self._values = _zeros("H", size)
         self._used = 0
         self._shortest = 255
         self._combos: list[Combo] = [Combo()]
@@ -208,11 +222,7 @@ class Builder:
     def _grow(self) -> None:
         old_keys, old_values = self._keys, self._values
         size = 2 * len(old_keys)
-        keys, values, mask = (
-            array("q", bytes(8 * size)),
-            array(old_values.typecode, bytes(size * old_values.itemsize)),
-            size - 1,
-        )
+        keys, values, mask = _zeros("q", size), _zeros(old_values.typecode, size), size - 1
         for at, key in enumerate(old_keys):
             if key:
                 slot = key & mask

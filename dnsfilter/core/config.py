@@ -18,10 +18,13 @@ class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     host: str
     port: int = 53
+    tls_name: str = ""
+    """The name that its certificate has to show: asked over TLS (RFC 7858). Empty: UDP and TCP in the clear."""
 
     @property
     def text(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        where = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return f"tls://{where}#{self.tls_name}" if self.tls_name else where
 
 
 class Group(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -30,6 +33,8 @@ class Group(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     upstreams: tuple[Upstream, ...]
     order: Literal["ordered", "racing"] = "ordered"
     """Ordered: the first that is well, the next when it does not answer. Racing: the two quickest at once."""
+    trust_ad: bool = False
+    """They validate, and nobody can change what they say on the way: tell clients that data is authentic (AD)."""
 
 
 class Zone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,12 +77,23 @@ class ResolverConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ConfigError(f"dns.zones: {error}") from None
 
 
+def _has_port(text: str) -> bool:
+    return "]:" in text or text.count(":") == 1
+
+
 def parse_upstream(text: str) -> Upstream:
-    """`ADDRESS`, `ADDRESS:PORT` or `[ADDRESS]:PORT`."""
+    """`ADDRESS`, `ADDRESS:PORT` or `[ADDRESS]:PORT`; `tls://` in front and `#NAME` behind for DNS over TLS."""
+    if text.startswith("tls://"):
+        rest, _, name = text[6:].partition("#")
+        bare = parse_upstream(rest if _has_port(rest) else f"[{rest.strip('[]')}]:853")
+        try:
+            return Upstream(bare.host, bare.port, dnswire.name_text(dnswire.name_wire(name)) if name else bare.host)
+        except ValueError as error:
+            raise ConfigError(f"{text!r}: {error}") from None
     host, port = text, "53"
     if text.startswith("["):
-        host, _, rest = text[1:].partition("]")
-        port = rest.removeprefix(":") or "53"
+        host, closed, rest = text[1:].partition("]")
+        port = rest.removeprefix(":") or ("53" if closed else "")
     elif text.count(":") == 1:
         host, _, port = text.partition(":")
     try:

@@ -37,6 +37,10 @@ class Asking(msgspec.Struct, frozen=True, gc=False):
         flags = wire.RD | (wire.CD if self.checking_disabled else 0)
         return wire.build_query(self.id, self.raw, self.type, dnssec_ok=self.dnssec_ok, flags=flags)
 
+    def padded(self) -> bytes:
+        """The same for a transport that hides contents but not lengths: RFC 8467, section 4.1."""
+        return wire.padded(self.message(), 128)
+
 
 def matches(asking: Asking, reply: Reply) -> bool:
     """Whether it answers that question: id, name without its case, type and class."""

@@ -26,6 +26,8 @@ class Kind(enum.Enum):
     """No upstream answered, or none may be asked."""
     MALFORMED = "malformed"
 
+    __hash__ = object.__hash__  # the members are their own; Enum's runs in Python, for every query counted
+
 
 Client = Subject
 """Who asks."""
@@ -81,5 +83,7 @@ class Asked(msgspec.Struct):
     """Whether what the answer leads to is looked at; not, if a rule allowed the name."""
     alias: bytes = b""
     """Wire name that is resolved instead, behind a CNAME that leads there."""
+    entry: object = None
+    """The cache's entry that the answer was made of."""
     refresh: bool = False
     """Answered, but ask the upstreams too: the answer is about to end."""

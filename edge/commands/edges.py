@@ -100,7 +100,10 @@ def info(socket: options.Socket = options.SOCKET, json: options.Json = False) ->
 
 @app.command(epilog="Example:  `warren edge flows --json`")
 def flows(socket: options.Socket = options.SOCKET, json: options.Json = False) -> None:
-    """Show the flows that were granted and have not ended: through which tunnel, connector and circuit."""
+    """Show the flows that this edge knows of.
+
+    Flows are end to end, so for now there are none: `warren agent status` on the device shows its own.
+    """
     answer = Client(socket).get("/v1/flows")
     if json:
         screen.show_json(answer)
@@ -118,7 +121,7 @@ def flows(socket: options.Socket = options.SOCKET, json: options.Json = False) -
         for flow in answer
     ]
     columns = ("DEVICE", "PROTOCOL", "DESTINATION", "TUNNEL", "CONNECTOR", "CIRCUIT", "SINCE")
-    screen.show_table(columns, rows, "There are no flows now.")
+    screen.show_table(columns, rows, "The edge knows of no flows; `warren agent status` on a device shows its own.")
 
 
 @app.command(epilog="Example:  `warren edge backup /root/edge-$(date +%F).tar`")

@@ -11,15 +11,30 @@ from warren.edge.admin import ADMIN_DIRECTORY, Administrator
 from warren.edge.client import Client, EdgeError
 from warren.edge.config import ADMIN_SOCKET, STATE_DIRECTORY
 
+# `readable=False`: whether a path can be used is found out when it is used, by an error that says what to do.
 Socket = Annotated[
-    Path, typer.Option("--socket", metavar="PATH", envvar="WARREN_SOCKET", help="The edge's admin socket.")
+    Path,
+    typer.Option("--socket", metavar="PATH", envvar="WARREN_SOCKET", readable=False, help="The edge's admin socket."),
 ]
 AdminDir = Annotated[
     Path,
-    typer.Option("--admin-dir", metavar="DIR", envvar="WARREN_ADMIN_DIR", help="Where the administrator's keys are."),
+    typer.Option(
+        "--admin-dir",
+        metavar="DIR",
+        envvar="WARREN_ADMIN_DIR",
+        readable=False,
+        help="Where the administrator's keys are.",
+    ),
 ]
 StateDir = Annotated[
-    Path, typer.Option("--state-dir", metavar="DIR", envvar="WARREN_STATE_DIR", help="Where the edge keeps its state.")
+    Path,
+    typer.Option(
+        "--state-dir",
+        metavar="DIR",
+        envvar="WARREN_STATE_DIR",
+        readable=False,
+        help="Where the edge keeps its state.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 

@@ -26,7 +26,7 @@ class JudgeResolver:
     async def answer(self, device: Device, message: bytes, transport: Literal["udp", "tcp"]) -> Answer | HostRoute:
         """Never raises for what the message says; `Answer.message` is empty where nothing should be said."""
         client = Client(
-            device=device.id,
+            device=device.name,
             user=device.user,
             groups=frozenset(device.groups),
             tags=frozenset(device.tags),

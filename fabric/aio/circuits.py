@@ -43,12 +43,22 @@ Expect = Callable[[bytes], "PeerPath | None"]
 class CircuitSocket:
     """One UDP socket towards one switch. `verify`: the switch may be another process by now (slot.Verify)."""
 
-    def __init__(self, index: int, bind: Address, switch: Address, verify: Callable[[], None], mark: int = 0) -> None:
+    def __init__(
+        self,
+        index: int,
+        bind: Address,
+        switch: Address,
+        verify: Callable[[], None],
+        mark: int = 0,
+        *,
+        listens: bool = False,
+    ) -> None:
         self.index = index
         self.switch = switch
         self.slot: Slot | None = None
         self.dropped: Counter[str] = Counter()
         self._verify = verify
+        self._listens = listens
         self._loop = asyncio.get_running_loop()
         self._udp = UdpSocket(self, bind, mark=mark)
         self._paths: dict[bytes, PeerPath] = {}
@@ -58,15 +68,18 @@ class CircuitSocket:
 
     # ---- slot ----
 
-    def given(self, slot_id: bytes, key: bytes) -> None:
-        """The switch gave this socket a slot; the one before, if it was another, is gone with its circuits."""
+    def given(self, slot_id: bytes, key: bytes) -> bool:
+        """The switch gave this socket a slot. Whether it is another one than before: then the circuits of before are
+        not known there any more, and their peer connections need others."""
         now = self._loop.time()
-        if self.slot is None or self.slot.id != slot_id or self.slot.key != key:
-            self.slot = Slot(self.index, slot_id, key, now)
+        fresh = self.slot is None or self.slot.id != slot_id or self.slot.key != key
+        if self.slot is None or fresh:
+            self.slot = Slot(self.index, slot_id, key, now, listens=self._listens)
         else:
             self.slot.attachment(True, now)
         self.slot.circuits(len(self._paths))
         self._settle_slot()
+        return fresh and bool(self._paths)
 
     def attachment_lost(self) -> None:
         if self.slot is not None:
@@ -210,6 +223,8 @@ class PeerPath:
         self.peer = peer
         self.flight: float | None = None
         """Since when something is unacknowledged."""
+        self.heard = 0.0
+        """When something authenticated came last, by the loop's clock."""
         self._handle = handle
         self._loop = asyncio.get_running_loop()
         self.drive = Drive(
@@ -220,6 +235,8 @@ class PeerPath:
 
     def receive(self, buffer: Buffer, stride: int) -> list[tuple[int, int]]:
         received = self.drive.receive(buffer, stride)
+        if received.authenticated:
+            self.heard = self._loop.time()
         if received.authenticated and self.socket.slot is not None:
             packets = -(-len(buffer) // stride) if stride else 1
             self.socket.slot.authenticated(self._loop.time(), packets)

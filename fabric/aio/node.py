@@ -45,10 +45,16 @@ LIMITS = {
     "connector": Limits(idle_timeout=10.0, streams=128, stream_window=1 << 20, connection_window=4 << 20),
 }
 """Idle: three missed beats (20 s and 1 s), with room for a slow path."""
+TLS_ALERTS = 0x100
+"""From here on the transport's codes are TLS alerts (RFC 9001, section 4.8)."""
 BACKOFF = (0.25, 15.0)
 """Seconds between attempts, first and longest, with jitter: five hundred nodes that come back must not come at once."""
 ANSWER_TIME = 8.0
 """Seconds for a decision or a circuit: the switch parks a request for 5."""
+DOUBT = 1.0
+"""Seconds without an answer of the judge after which we look whether it still is the same process."""
+LOOK_TIME = 5.0
+"""Seconds for that look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,9 @@ class Owner(Protocol):
 
     def disconnected(self, reason: Reason, detail: str) -> None: ...
 
+    def forgotten(self, socket: CircuitSocket) -> None:
+        """The switch was restarted and knows none of this socket's circuits: whoever asked for them asks again."""
+
     def network(self, network: say.Network) -> None:
         """Agent: what may be captured."""
 
@@ -85,6 +94,9 @@ class Owner(Protocol):
 
     def dropped(self, circuit: bytes, socket: CircuitSocket) -> None:
         """A circuit is over."""
+
+    def away(self, circuit: bytes, socket: CircuitSocket) -> None:
+        """The switch has lost the node at the other end of a circuit; it may come back."""
 
 
 class Node:
@@ -110,8 +122,10 @@ class Node:
         self._circuits: dict[int, asyncio.Future[Circuit]] = {}
         self._decisions: dict[int, asyncio.Future[say.Granted]] = {}
         self._queries: dict[int, asyncio.Future[say.Answer | say.HostRoute]] = {}
+        self._forgotten: list[switch_says.SlotGiven] = []
         self._attached = self._entered = False
         self._task: asyncio.Task[None] | None = None
+        self._verifying: asyncio.Task[None] | None = None
 
     # ---- life ----
 
@@ -133,15 +147,9 @@ class Node:
         self._place(address)
         self._attached = self._entered = False
         self._ended = self._loop.create_future()
-        config = ClientConfig(
-            ALPN,
-            self.edge.server_name,
-            certificates.pem(self._identity.network),
-            LIMITS[self._identity.role],
-        )
         self._call = call = Call(
             self._engine,
-            config,
+            self._config(),
             address,
             self._link_event,
             self._drain,
@@ -159,6 +167,10 @@ class Node:
             self._lost()
             call.close(Reason.CANCELLED)
 
+    def _config(self) -> ClientConfig:
+        root = certificates.pem(self._identity.network)
+        return ClientConfig(ALPN, self.edge.server_name, root, LIMITS[self._identity.role])
+
     def _place(self, address: Address) -> None:
         """Circuit sockets towards this address; new ones where the edge has moved."""
         if address == self._address and self.sockets:
@@ -167,13 +179,39 @@ class Node:
             circuit_socket.close()
         self._address = address
         bind = ("::" if ":" in address[0] else "0.0.0.0", 0)  # noqa: S104
-        self.sockets = [CircuitSocket(index, bind, address, self._verify, self._mark) for index in (0, 1)]
+        listens = self._identity.role == "connector"
+        self.sockets = [
+            CircuitSocket(index, bind, address, self._verify, self._mark, listens=listens) for index in (0, 1)
+        ]
 
     def _verify(self) -> None:
-        """The switch may be another process: a lost attachment shows it, and a new one tells its boot id."""
-        if self._call is not None:
-            self._call.link.connection.probe(self._loop.time())
-            self._call.flush()
+        """The edge may be another process by now: a second connection beside the first, at most one at a time, tells
+        its boot id. If that is the one known, the hint was false; if not, the first is dropped and made anew."""
+        if self._verifying is None or self._verifying.done():
+            self._verifying = asyncio.create_task(self._look())
+
+    async def _look(self) -> None:
+        known = self._attachment.boot if self._attachment is not None else b""
+        if self._address is None or not known:
+            return
+        seen: asyncio.Future[bytes] = self._loop.create_future()
+
+        def handle(event: LinkEvent) -> None:
+            if isinstance(event, LinkReady) and not seen.done():
+                seen.set_result(event.boot)
+
+        call = Call(self._engine, self._config(), self._address, handle, lambda: False, mark=self._mark)
+        call.start()
+        try:
+            async with asyncio.timeout(LOOK_TIME):
+                boot = await seen
+            if boot != known and not self._ended.done():
+                self._away(Reason.JUDGE_AWAY, "the edge was restarted")
+                self._ended.set_result(None)
+        except TimeoutError:
+            pass  # nobody is there: the first connection will find that out by itself
+        finally:
+            call.close(Reason.CANCELLED)
 
     def _lost(self) -> None:
         """The connection is over: whoever waits for an answer hears so; slots and circuits stay."""
@@ -198,9 +236,10 @@ class Node:
 
     async def close(self) -> None:
         """Says goodbye and stops."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        tasks = [task for task in (self._task, self._verifying) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         for circuit_socket in self.sockets:
             circuit_socket.close()
 
@@ -217,8 +256,7 @@ class Node:
             case LinkReady():
                 self._enter(event)
             case LinkClosed(code, detail, _):
-                reason = Reason.of(code) if 0 < code < 0x100 else Reason.JUDGE_AWAY
-                self._away(reason, detail or "no answer")
+                self._away(*_why(code, detail))
                 if not self._ended.done():
                     self._ended.set_result(None)
 
@@ -272,8 +310,7 @@ class Node:
     def _attachment_event(self, event: AttachmentEvent) -> None:
         match event:
             case switch_says.Attached(slots=slots):
-                for given in slots:
-                    self.sockets[given.index].given(given.id, given.key)
+                self._forgotten = [s for s in slots if self.sockets[s.index].given(s.id, s.key)]
                 self._attached = True
                 self._look_ready()
             case switch_says.Rejected(reason):
@@ -294,8 +331,11 @@ class Node:
                 self._on_path(circuit, lambda path: path.changed(kind))
             case switch_says.Suspect(circuit):
                 self._on_path(circuit, lambda path: path.socket.suspect())
-            case switch_says.FarAway() | AttachmentClosed():
-                pass  # a standby through another edge comes with several edges; the link tells of its end itself
+            case switch_says.FarAway(circuit):
+                for circuit_socket in self.sockets:
+                    self._owner.away(circuit, circuit_socket)
+            case AttachmentClosed():
+                pass  # the link tells of its end itself
 
     def _on_path(self, circuit: bytes, do: Callable[..., None]) -> None:
         for circuit_socket in self.sockets:
@@ -308,6 +348,9 @@ class Node:
             self.state, self.reason = "connected", ""
             log.info("edge connected", edge=str(self.edge))
             self._owner.connected()
+            for given in self._forgotten:
+                self._owner.forgotten(self.sockets[given.index])
+            self._forgotten = []
 
     # ---- the session ----
 
@@ -347,7 +390,7 @@ class Node:
             raise DeniedError(Reason.LIMIT, "circuits asked for")
         future = self._circuits[request] = self._loop.create_future()
         self.flush()
-        circuit = await _answer(future, self._circuits, request)
+        circuit = await self._answer(future, self._circuits, request, doubt=6 * DOUBT)
         return circuit, self.sockets[index]
 
     async def decide(self, protocol: str, port: int, *, address: str = "", host: str = "") -> say.Granted:
@@ -360,7 +403,7 @@ class Node:
             raise DeniedError(Reason.LIMIT, "decisions")
         future = self._decisions[request] = self._loop.create_future()
         self.flush()
-        return await _answer(future, self._decisions, request)
+        return await self._answer(future, self._decisions, request)
 
     async def query(self, message: bytes, transport: Literal["udp", "tcp"]) -> say.Answer | say.HostRoute:
         """A DNS query, answered by the judge. Raises DeniedError."""
@@ -369,7 +412,20 @@ class Node:
             raise DeniedError(Reason.LIMIT, "queries")
         future = self._queries[request] = self._loop.create_future()
         self.flush()
-        return await _answer(future, self._queries, request)
+        return await self._answer(future, self._queries, request)
+
+    async def _answer(
+        self, future: asyncio.Future[T], table: dict[int, asyncio.Future[T]], request: int, doubt: float = DOUBT
+    ) -> T:
+        doubting = self._loop.call_later(doubt, self._verify)
+        try:
+            async with asyncio.timeout(ANSWER_TIME):
+                return await future
+        except TimeoutError:
+            raise DeniedError(Reason.JUDGE_AWAY, "no answer") from None
+        finally:
+            doubting.cancel()
+            table.pop(request, None)
 
     def _agent_session(self) -> core.AgentSession:
         if not isinstance(self._session, core.AgentSession) or not self._session.ready:
@@ -390,6 +446,15 @@ class Node:
             self.flush()
 
 
+def _why(code: int, detail: str) -> tuple[Reason, str]:
+    """Why a link is over, and what status says of it: in words about the edge, where the code speaks of an origin."""
+    if code >= TLS_ALERTS:
+        return Reason.BAD_PROOF, f"its certificate is not of this network ({detail})"
+    if code == Reason.TIMED_OUT.code:
+        return Reason.JUDGE_AWAY, "it does not answer: is UDP to it open, and does it run?"
+    return (Reason.of(code) if code > 0 else Reason.JUDGE_AWAY), detail or "no answer"
+
+
 def _settle(future: asyncio.Future[T] | None, value: T | None, error: DeniedError) -> None:
     if future is None or future.done():
         return
@@ -397,13 +462,3 @@ def _settle(future: asyncio.Future[T] | None, value: T | None, error: DeniedErro
         future.set_exception(error)
     else:
         future.set_result(value)
-
-
-async def _answer(future: asyncio.Future[T], table: dict[int, asyncio.Future[T]], request: int) -> T:
-    try:
-        async with asyncio.timeout(ANSWER_TIME):
-            return await future
-    except TimeoutError:
-        raise DeniedError(Reason.JUDGE_AWAY, "no answer") from None
-    finally:
-        table.pop(request, None)

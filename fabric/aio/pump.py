@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import socket
 import struct
+import sys
+import termios
 from collections.abc import Callable
 
 from warren.fabric.core.engine import Buffer
@@ -20,6 +23,12 @@ CHUNK = 256 << 10
 """Bytes moved at a time: what a connection's first window holds."""
 TURNS = 4
 """Chunks read from one socket in a wake-up before others get their turn."""
+UNDELIVERED = 30.0
+"""Seconds without an acknowledgement after which a reset overtakes what the socket's other end does not take."""
+LOOK_AGAIN = 0.01
+"""Seconds between two looks at what is unacknowledged."""
+TCP_CLOSE = 7
+"""tcpi_state of a connection that was reset (include/net/tcp_states.h)."""
 
 
 class Pump:
@@ -40,6 +49,7 @@ class Pump:
         self._read_over = False
         self._write_over = False
         self._writing = False
+        self._aborting = False
         self.bytes_in = 0
         self.bytes_out = 0
 
@@ -51,7 +61,7 @@ class Pump:
     # ---- out: socket → flow ----
 
     def _read_socket(self) -> None:
-        if not self._reading and not self._read_over:
+        if not self._reading and not self._read_over and not self._aborting:
             self._reading = True
             self._loop.add_reader(self._socket.fileno(), self._socket_readable)
 
@@ -69,21 +79,32 @@ class Pump:
             except OSError:
                 self._broken()
                 return
-            if not data:
-                self._read_over = True
-                self._pause_socket()
-                self._flow.end()
+            if not self._socket_said(data):
                 break
-            self.bytes_out += len(data)
-            taken = self._flow.write(data)
-            if taken < len(data):
-                self._out = memoryview(data)[taken:]
-                self._pause_socket()
-                break
-            if len(data) < CHUNK // 2:
-                break
+        else:
+            self._watch_again()
         self._touched()
         self._look_done()
+
+    def _socket_said(self, data: bytes) -> bool:
+        """Whether the socket may be read on."""
+        if not data:
+            self._read_over = True
+            self._pause_socket()
+            self._flow.end()
+            return False
+        self.bytes_out += len(data)
+        taken = self._flow.write(data)
+        if taken < len(data):
+            self._out = memoryview(data)[taken:]
+            self._pause_socket()
+            return False
+        return True
+
+    def _watch_again(self) -> None:
+        """libuv stops watching a socket with an error (a reset behind data) that was not read up to yet."""
+        self._pause_socket()
+        self._read_socket()
 
     def handle_writable(self) -> None:
         """The flow takes more (FlowWritable). The owner drains and transmits after it."""
@@ -140,7 +161,7 @@ class Pump:
                 with contextlib.suppress(OSError):
                     self._socket.shutdown(socket.SHUT_WR)
             case "reset":
-                self._abort()
+                self._deliver_and_abort()
                 return
         self._look_done()
 
@@ -155,6 +176,26 @@ class Pump:
         self._flow.reset()
         self._close()
         self._touched()
+
+    def _deliver_and_abort(self) -> None:
+        """The other side reset; its last bytes are still in our kernel, where a reset would throw them away."""
+        if not self._aborting:
+            self._aborting = True
+            self._pause_socket()
+            self._flow.reset()
+            self._abort_when_delivered(0, 0.0)
+
+    def _abort_when_delivered(self, left: int, since: float) -> None:
+        """Waits for the last acknowledgement, or for none to come."""
+        if self._closed:
+            return
+        unsent, now = _undelivered(self._socket), self._loop.time()
+        if unsent != left:
+            left, since = unsent, now
+        if not unsent or now - since >= UNDELIVERED:
+            self._abort()
+        else:
+            self._loop.call_later(LOOK_AGAIN, self._abort_when_delivered, left, since)
 
     def _abort(self) -> None:
         """The other side reset: so does this socket (RST instead of FIN)."""
@@ -181,3 +222,11 @@ class Pump:
         self._socket.close()
         self._out = self._in = b""
         self._done(self._flow)
+
+
+def _undelivered(sock: socket.socket) -> int:
+    """Bytes that the other end's kernel has not acknowledged (SIOCOUTQ, tcp(7)); none once the connection is over."""
+    with contextlib.suppress(OSError):  # (no TCP)
+        if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != TCP_CLOSE:
+            return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, b"\0" * 4), sys.byteorder)
+    return 0

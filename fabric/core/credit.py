@@ -11,8 +11,8 @@ INITIAL_WINDOW = 256 << 10
 LARGEST_WINDOW = 16 << 20
 PROCESS_WINDOW = 256 << 20
 """What the windows of all flows of a process may grow to together (initial windows not counted)."""
-SCHEDULING = 0.005
-"""Seconds: the shortest round trip that a window is sized for. Credit passes two event loops and four kernel queues,
+SCHEDULING = 0.01
+"""Seconds added to the round trip that a window is sized for. Credit passes two event loops and four kernel queues,
 each of which may be busy with a batch: sized by the wire's 0.2 ms alone a window would empty at every turn."""
 OFFSET_LIMIT = 1 << 62
 
@@ -79,7 +79,7 @@ class Window:
     def took(self, count: int, now: float, round_trip: float) -> int | None:
         """The socket took `count` bytes; the offset to tell the other side, once half of the window is used up."""
         self.taken += count
-        self._measure(now, max(round_trip, SCHEDULING))
+        self._measure(now, round_trip + SCHEDULING)
         if self.granted - self.taken > self.size // 2:
             return None
         self.granted = self.taken + self.size

@@ -74,6 +74,13 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
         return self.rcode == wire.NXDOMAIN or (self.rcode == wire.NOERROR and not self.found)
 
 
+def without_ad(reply: Reply) -> Reply:
+    """The same, without the claim that it was validated: for upstreams that are not trusted to say so."""
+    flags = reply.flags & ~wire.AD
+    body = reply.body[:2] + flags.to_bytes(2, "big") + reply.body[4:]
+    return msgspec.structs.replace(reply, flags=flags, body=body)
+
+
 class _Broken(Exception):
     """The message breaks a bound or is cut off."""
 

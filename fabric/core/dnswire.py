@@ -72,6 +72,7 @@ _COUNTS = struct.Struct("!HHHHHH")
 _RECORD = struct.Struct("!HHIH")
 _TWO = struct.Struct("!HH")
 _POINTER_TO_QUESTION: Final = b"\xc0\x0c"
+_OPTION_PADDING: Final = 12
 _OPTION_EDE: Final = 15
 EDE_TEXT_MAX: Final = 200
 """Bytes of an extended error's text: it must never be what truncates an answer."""
@@ -116,6 +117,8 @@ class Question(msgspec.Struct, frozen=True, gc=False):
     udp_size: int = UDP_MIN
     """What the client takes over UDP: at least 512, at most 1232."""
     dnssec_ok: bool = False
+    padded: bool = False
+    """It carries padding, so the answer should too (RFC 7830)."""
 
     @property
     def text(self) -> str:
@@ -186,17 +189,50 @@ def _with_additional(message: bytes, question: Question, count: int) -> Question
         if kind == OPT:
             if found is not None or message[owner]:
                 return malformed
-            found = (cls, ttl)
+            found = (cls, ttl, _has_padding(message, at - length, at))
     if at != size:
         return malformed
     if found is None:
         return question
     asked = msgspec.structs.replace(
-        question, edns=True, udp_size=max(UDP_MIN, min(UDP_MAX, found[0])), dnssec_ok=bool(found[1] & _DO)
+        question,
+        edns=True,
+        udp_size=max(UDP_MIN, min(UDP_MAX, found[0])),
+        dnssec_ok=bool(found[1] & _DO),
+        padded=found[2],
     )
     if found[1] >> 16 & 0xFF:
         return Unreadable(answer(asked, BADVERS), "an EDNS version above 0")  # RFC 6891, section 6.1.3
     return asked
+
+
+def _has_padding(message: bytes, at: int, end: int) -> bool:
+    while at + 4 <= end:
+        code, length = _TWO.unpack_from(message, at)
+        if code == _OPTION_PADDING:
+            return True
+        at += 4 + length
+    return False
+
+
+def padded(message: bytes, block: int) -> bytes:
+    """A message of ours with padding in its OPT, so that its length tells little (RFC 8467); without OPT as it was.
+
+    OPT is the last record of every message that is made here.
+    """
+    additional = message[10] << 8 | message[11]
+    at = skip_name(message, HEADER) + 4
+    for _ in range(sum(_COUNTS.unpack_from(message)[3:]) - 1):
+        at = skip_name(message, at)
+        at += 10 + _RECORD.unpack_from(message, at)[3]
+    if not additional or _TWO.unpack_from(message, at + 1)[0] != OPT:
+        return message
+    fill = -(len(message) + 4) % block
+    if len(message) + 4 + fill > TCP_MAX:
+        return message
+    out = bytearray(message)
+    _TWO.pack_into(out, at + 7, out[at + 7] << 8 | out[at + 8], len(message) - at - 11 + 4 + fill)
+    return bytes(out + _TWO.pack(_OPTION_PADDING, fill) + bytes(fill))
 
 
 def skip_name(message: bytes, at: int) -> int:

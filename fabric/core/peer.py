@@ -1,9 +1,9 @@
 """An end-to-end connection between agent and connector, over whichever circuit leads: proof, flows, credit, names.
 
-Both ends are here, since they share all but the beginning: `AgentPeer` calls, proves its device key and opens flows;
-`ConnectorPeer` answers, and is asked to open them. Grants are not looked at here (connector/gate.py), paths neither
-(fabric/aio/node.py). Specified in protocol.md, section 5. After anything was done to the connection or to a flow:
-`handle_connection(now)`, drain `poll_event`, then the engine's `transmit`.
+Here is what both ends share, all but the beginning: `AgentPeer` (agent_peer.py) calls, proves its device key and opens
+flows; `ConnectorPeer` (connector_peer.py) answers, and is asked to open them. Grants are not looked at here
+(connector/gate.py), paths neither (fabric/aio/circuits.py). Specified in docs/protocol.md. After anything was done to
+the connection or to a flow: `handle_connection(now)`, drain `poll_event`, then the engine's `transmit`.
 """
 
 from __future__ import annotations
@@ -13,36 +13,26 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from warren.fabric.core.credit import Budget
+from warren.fabric.core.datagrams import Assembly, Turns, header_room, split
 from warren.fabric.core.engine import (
     Buffer,
-    Closed,
-    Connected,
     Connection,
-    DatagramsReceived,
     StreamReset,
     StreamStopped,
 )
 from warren.fabric.core.errors import WireError
 from warren.fabric.core.flow import Ending, Flow
-from warren.fabric.core.link import Link, LinkClosed, LinkReady, greet
 from warren.fabric.core.messages.peer import (
-    ON_STREAM,
-    TO_AGENT,
-    TO_CONNECTOR,
     Credit,
     Ended,
     Open,
     Opened,
-    Prove,
-    Proved,
     Refused,
-    Resolve,
-    Resolved,
     ToAgent,
     ToConnector,
 )
 from warren.fabric.core.reasons import Reason
-from warren.fabric.core.streams import MessageStream, StreamHandler, Streams
+from warren.fabric.core.streams import MessageStream
 
 READ = 1 << 20
 """Bytes taken from the engine at a time; credit bounds how many there can be."""
@@ -100,6 +90,20 @@ class FlowWritable(NamedTuple):
     flow: Flow
 
 
+class DatagramArrived(NamedTuple):
+    """A whole datagram of a UDP or ICMP flow."""
+
+    flow: Flow
+    payload: bytes
+
+
+class FlowUnreachable(NamedTuple):
+    """Agent: the origin of a UDP flow answered that it is not there. The flow goes on."""
+
+    flow: Flow
+    reason: Reason
+
+
 class ResolveAsked(NamedTuple):
     """Connector: answer with `resolved`."""
 
@@ -123,6 +127,8 @@ PeerEvent = (
     | FlowCancelled
     | FlowReadable
     | FlowWritable
+    | DatagramArrived
+    | FlowUnreachable
     | ResolveAsked
     | ResolveAnswered
 )
@@ -145,6 +151,9 @@ class Peer:
         self._prove_by = now + PROOF_TIME
         self._now = now
         self._measured_at = -1.0
+        self.turns = Turns()
+        self.assembly = Assembly()
+        self._packet = 0
         self._round_trip = 0.0
 
     # ---- for the owner ----
@@ -198,6 +207,36 @@ class Peer:
             self._measured_at = self._now
             self._round_trip = self.connection.statistics().round_trip
         return self._round_trip
+
+    # ---- datagrams ----
+
+    def datagram_room(self) -> int:
+        """Payload of a datagram that goes unfragmented now; 0: this connection carries none."""
+        return header_room(self.connection.datagram_room())
+
+    def send_datagram(self, flow: Flow, payload: Buffer) -> bool:
+        """Queues one datagram of a flow, in fragments if it has to be; False if it was dropped (and counted)."""
+        self._packet += 1
+        number = flow.stream >> 2
+        parts = split(number, payload, self.connection.datagram_room(), self._packet)
+        return bool(parts) and self.turns.add(number, parts)
+
+    def _offer(self) -> bool:
+        """Gives the engine what it takes of the datagrams whose turn it is."""
+        return bool(self.turns) and self.turns.send(self._offer_one)
+
+    def _offer_one(self, part: bytes) -> bool:
+        if len(part) > self.connection.datagram_room():
+            self.turns.dropped += 1  # the path has shrunk since it was cut
+            return True
+        return self.connection.send_datagram(part)
+
+    def _take_datagrams(self) -> None:
+        while (data := self.connection.read_datagram()) is not None:
+            whole = self.assembly.take(data, self._now)
+            flow = self._streams.get(whole[0] << 2) if whole is not None else None
+            if whole is not None and flow is not None and flow.opened:
+                self._events.append(DatagramArrived(flow, whole[1]))
 
     def settled(self, flow: Flow) -> None:
         """The owner has read the flow's end: forget it if both directions are over."""
@@ -291,6 +330,7 @@ class Peer:
     def _remove(self, flow: Flow) -> None:
         if self.flows.pop(flow.id, None) is not None:
             self._streams.pop(flow.stream, None)
+            self.turns.forget(flow.stream >> 2)
             flow.window.close()
             self._forget_stream(flow.stream)
 
@@ -319,233 +359,7 @@ class Peer:
         raise NotImplementedError
 
 
-class AgentPeer(Peer):
-    """The calling end."""
-
-    def __init__(
-        self,
-        connection: Connection,
-        now: float,
-        budget: Budget,
-        peer_id: bytes,
-        sign: Callable[[bytes, bytes], tuple[bytes, bytes]],
-    ) -> None:
-        """`peer_id`: 16 random bytes, as the switch is told. `sign(challenge, leaf DER)` → (device key, signature)."""
-        super().__init__(connection, now, budget)
-        self.id = peer_id
-        self._sign = sign
-        self._link = Link(connection)
-        self._requests: set[int] = set()
-
-    def open(self, flow_id: bytes, grant: bytes, message: Open) -> Flow | None:
-        """A new flow, asked for; FlowOpened or FlowRefused follows. None: no more streams now (use another peer)."""
-        if not self.ready or self.closed:
-            return None
-        head = self._link.open(ON_STREAM, ON_STREAM, self)
-        if head is None:
-            return None
-        flow = Flow(self, flow_id, head.stream, self._budget)
-        flow.head = head
-        self._add(flow)
-        head.send(message)
-        return flow
-
-    def cancel(self, flow: Flow) -> None:
-        """The app gave up before the flow was opened."""
-        if flow.id in self.flows:
-            self.connection.reset(flow.stream, Reason.CANCELLED.code)
-            self.connection.stop(flow.stream, Reason.CANCELLED.code)
-            self._remove(flow)
-
-    def resolve(self, request: int, grant: bytes, message: bytes) -> bool:
-        """Asks the connector's resolver; ResolveAnswered follows. False: too many under way, or not ready."""
-        if not self.ready or self.closed or self.control is None or len(self._requests) >= RESOLVES:
-            return False
-        self._requests.add(request)
-        self._tell(Resolve(request, grant, message))
-        return True
-
-    def handle_connection(self, now: float) -> None:
-        self._now = now
-        self._link.handle_connection(now)
-        while (event := self._link.poll_event()) is not None:
-            match event:
-                case LinkReady(challenge, _, leaf):
-                    self._prove(challenge, leaf)
-                case LinkClosed(code, detail, ours):
-                    self._close(code, detail, ours)
-                case DatagramsReceived():
-                    pass
-
-    def _prove(self, challenge: bytes, leaf: bytes) -> None:
-        self.control = self._link.open(TO_AGENT, TO_CONNECTOR, _Control(self, self._on_control))
-        if self.control is None:
-            self.connection.close(Reason.PROTOCOL.code, "the connector allows no stream", self._now)
-            return
-        key, signature = self._sign(challenge, leaf)
-        self._tell(Prove(key, signature, self.id))
-
-    def _on_control(self, message: ToAgent | ToConnector) -> None:
-        match message:
-            case Proved() if not self.ready:
-                self.ready = True
-                self._events.append(PeerReady())
-            case Refused(reason, detail):
-                raise WireError(f"{Reason.of(reason).text} {detail}")
-            case Credit():
-                self._credited(message)
-            case Ended():
-                self._ended(message)
-            case Resolved(request, answer, reason) if request in self._requests:
-                self._requests.discard(request)
-                self._events.append(ResolveAnswered(request, answer, Reason.of(reason) if reason else None))
-            case _:
-                raise WireError(f"{type(message).__name__} is not for an agent now")
-
-    def _headed(self, flow: Flow, message: Open | Opened | Refused) -> None:
-        match message:
-            case Opened(address):
-                flow.opened = True
-                self._events.append(FlowOpened(flow, address))
-            case Refused(reason, detail):
-                self._refused(flow, Reason.of(reason), detail)
-                self.connection.finish(flow.stream)
-                self._remove(flow)
-            case _:
-                raise WireError("an Open from a connector")
-
-    def _unopened(self, flow: Flow, event: StreamReset | StreamStopped) -> None:
-        self._refused(flow, Reason.PEER_GONE, "")
-        self._remove(flow)
-
-    def _lost_opening(self, flow: Flow) -> None:
-        self._refused(flow, Reason.PEER_GONE, "")
-
-    def _refused(self, flow: Flow, reason: Reason, detail: str) -> None:
-        self._events.append(FlowRefused(flow, reason, detail))
-
-    def _forget_stream(self, stream: int) -> None:
-        self._link.forget(stream)
-
-
-class ConnectorPeer(Peer):
-    """The answering end."""
-
-    def __init__(
-        self,
-        connection: Connection,
-        now: float,
-        budget: Budget,
-        greeting: tuple[bytes, bytes],
-        prove: Callable[[Prove, bytes], Reason | None],
-    ) -> None:
-        """`greeting`: (challenge, boot id). `prove(message, challenge)` → None, or why the proof does not hold."""
-        super().__init__(connection, now, budget)
-        self.key = b""
-        """The agent's device key, once proved."""
-        self._greeting = greeting
-        self._prove = prove
-        self._streams_of = Streams(connection, self._adopt)
-        self._greeted = False
-
-    def opened(self, flow: Flow, address: str) -> None:
-        """The origin has accepted: from now on bytes flow."""
-        if flow.id in self.flows:
-            flow.opened = True
-            self._answer(flow, Opened(address))
-            if flow.buffered or flow.ended:
-                self._readable(flow)
-
-    def refuse(self, flow: Flow, reason: Reason, detail: str = "") -> None:
-        if flow.id in self.flows:
-            self._answer(flow, Refused(reason.code, detail))
-            self.connection.finish(flow.stream)
-            self._remove(flow)
-
-    def _answer(self, flow: Flow, message: Opened | Refused) -> None:
-        """The first thing written on the stream, so that the engine always has room for it."""
-        head = MessageStream(self.connection, flow.stream, ON_STREAM, ON_STREAM)
-        head.send(message)
-
-    def resolved(self, request: int, message: bytes, reason: Reason | None = None) -> None:
-        self._tell(Resolved(request, message, reason.code if reason else 0))
-
-    def handle_connection(self, now: float) -> None:
-        self._now = now
-        for event in self._streams_of.drain(now):
-            match event:
-                case Connected():
-                    self._greet()
-                case Closed(code, detail, ours):
-                    self._close(code, detail, ours)
-
-    def _greet(self) -> None:
-        if not self._greeted:
-            self._greeted = greet(self.connection, *self._greeting)
-
-    def _adopt(self, stream: int, bidirectional: bool, now: float) -> StreamHandler | None:
-        if not bidirectional or (self.control is not None and not self.ready):
-            return None
-        if self.control is None:
-            self.control = MessageStream(self.connection, stream, TO_CONNECTOR, TO_AGENT)
-            return _Control(self, self._on_control)
-        flow = Flow(self, b"", stream, self._budget)
-        flow.head = MessageStream(self.connection, stream, ON_STREAM, ON_STREAM)
-        self._streams[stream] = flow
-        return self
-
-    def _on_control(self, message: ToAgent | ToConnector) -> None:
-        match message:
-            case Prove() if not self.ready:
-                self._proved(message)
-            case _ if not self.ready:
-                raise WireError("something else before the proof")
-            case Credit():
-                self._credited(message)
-            case Ended():
-                self._ended(message)
-            case Resolve(request, grant, query):
-                self._events.append(ResolveAsked(request, grant, query))
-            case _:
-                raise WireError(f"{type(message).__name__} is not for a connector now")
-
-    def _proved(self, message: Prove) -> None:
-        reason = self._prove(message, self._greeting[0])
-        if reason is not None:
-            self.connection.close(reason.code, reason.word, self._now)
-            return
-        assert self.control is not None
-        self.key = message.key
-        self.ready = True
-        self.control.send(Proved())
-        self._events.append(PeerReady())
-
-    def _headed(self, flow: Flow, message: Open | Opened | Refused) -> None:
-        if not isinstance(message, Open):
-            raise WireError("an answer from an agent")
-        if len(message.flow) != 16 or message.flow in self.flows:
-            raise WireError("a flow id that is not 16 bytes, or is in use")
-        flow.id = message.flow
-        self._add(flow)
-        self._events.append(FlowAsked(flow, message))
-
-    def _unopened(self, flow: Flow, event: StreamReset | StreamStopped) -> None:
-        self._streams.pop(flow.stream, None)
-        self._forget_stream(flow.stream)
-        self.connection.reset(flow.stream, Reason.CANCELLED.code)
-        self.connection.stop(flow.stream, Reason.CANCELLED.code)
-        if self.flows.get(flow.id) is flow:
-            self._lost_opening(flow)
-            self._remove(flow)
-
-    def _lost_opening(self, flow: Flow) -> None:
-        self._events.append(FlowCancelled(flow))
-
-    def _forget_stream(self, stream: int) -> None:
-        self._streams_of.forget(stream)
-
-
-class _Control:
+class Control:
     """The control stream's events, apart from those of flows."""
 
     def __init__(self, peer: Peer, take: Callable[[ToAgent | ToConnector], None]) -> None:

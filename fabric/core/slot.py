@@ -88,8 +88,9 @@ SlotEvent = SlotBound | Verify
 class Slot:
     """One circuit socket's identity at one switch."""
 
-    def __init__(self, index: int, id: bytes, key: bytes, now: float) -> None:
-        """`index`: 0 streams, 1 datagrams. `id` (7 bytes), `key` (16 bytes): from the switch, over the attachment."""
+    def __init__(self, index: int, id: bytes, key: bytes, now: float, *, listens: bool = False) -> None:
+        """`index`: 0 streams, 1 datagrams. `id` (7 bytes), `key` (16 bytes): from the switch, over the attachment.
+        `listens`: circuits are offered to this node, so its NAT must know it while it has none, too."""
         self.index, self.id, self.key = index, id, key
         self.size = SMALLEST
         self.generation: int | None = None
@@ -99,6 +100,7 @@ class Slot:
         self._alive = True
         self._moved = False
         self._circuits = 0
+        self._listens = listens
         # the binding under way
         self._pending = False
         self._needed = 0
@@ -150,7 +152,8 @@ class Slot:
             self._silence_binds = 0
 
     def circuits(self, count: int) -> None:
-        """How many circuits the slot has; without any, nothing is in flight and no Bind is sent for idleness."""
+        """How many circuits the slot has; without any, nothing is in flight and only a node that listens
+        sends Binds for idleness."""
         self._circuits = count
         if not count:
             self._flight_since, self._train_at = None, None
@@ -321,7 +324,7 @@ class Slot:
         return {
             Timer.SILENCE: self._silence_due(),
             Timer.TRAIN: self._train_at if self._flight_since is None else None,
-            Timer.IDLE: max(self._bound_at, self._sent_at) + IDLE if self._circuits else None,
+            Timer.IDLE: max(self._bound_at, self._sent_at) + IDLE if self._circuits or self._listens else None,
             Timer.REGROW: self._regrow_at if not self._silence_binds else None,
         }
 

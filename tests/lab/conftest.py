@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 
 import pytest
 
 from warren.lab import OFFICE, Lab, Topology
+from warren.lab.deployment import Deployment
 from warren.lab.services import Services, start_services
 
 
@@ -39,3 +41,22 @@ def lab(topology: Topology) -> Iterator[Lab]:
 def services(lab: Lab) -> Services:
     """The servers of the office, running in the module's `lab`."""
     return start_services(lab)
+
+
+FAULT = re.compile(r"\[(error|critical)|^Traceback|^\w*(Error|Exception):|was never (awaited|retrieved)", re.MULTILINE)
+"""What no daemon's log may hold."""
+
+
+@pytest.fixture(scope="module")
+def deployment(lab: Lab, services: Services) -> Iterator[Deployment]:
+    """Warren in the module's lab, with an edge, a connector and an agent; a fault in one of their logs fails it."""
+    deployment = Deployment(lab)
+    deployment.up()
+    yield deployment
+    assert faults(lab) == {}
+
+
+def faults(lab: Lab) -> dict[str, str]:
+    """The logs of daemons that show a fault, by name."""
+    logs = {log.name: log.read_text(errors="replace") for log in lab.logs.glob("warren-*.log")}
+    return {name: text for name, text in logs.items() if FAULT.search(text)}

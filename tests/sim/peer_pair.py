@@ -6,10 +6,12 @@ import random
 from collections import deque
 from dataclasses import dataclass, field
 
+from warren.fabric.core.agent_peer import AgentPeer
+from warren.fabric.core.connector_peer import ConnectorPeer
 from warren.fabric.core.credit import Budget
 from warren.fabric.core.engine import ClientConfig, Connection, Limits, ServerConfig
 from warren.fabric.core.messages.peer import LABEL, Open, Prove
-from warren.fabric.core.peer import AgentPeer, ConnectorPeer, PeerEvent
+from warren.fabric.core.peer import PeerEvent
 from warren.fabric.core.reasons import Reason
 from warren.fabric.engines import engine
 from warren.fabric.identity import certificates, keys, proof

@@ -26,6 +26,7 @@ class Cached:
         entry = self._cache.fresh(key_of(asked.question, asked.group), asked.now)
         if entry is None:
             return None
+        asked.entry = entry
         asked.refresh = entry.wants_prefetch(asked.now)
         if entry.settled is not self._slot.current and (objection := self._objection(asked, entry)) is not None:
             return objection

@@ -60,7 +60,7 @@ class Zones:
         return self._nobody_else_knows(asked, zone)
 
     def _zone_of(self, question: wire.Question) -> bytes | None:
-        """The longest zone that the name is in. A DS question is the parent's to answer (RFC 4035, section 3.1.4.1)."""
+        """The longest zone that the name is in."""
         name, at, groups = question.name, 0, self._groups
         while name[at]:
             suffix = name[at:] if at else name

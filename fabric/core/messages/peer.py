@@ -70,6 +70,13 @@ class Ended(Message, frozen=True):
     offset: int
 
 
+class Unreachable(Message, frozen=True):
+    """Connector → agent: the origin of a UDP flow says that nobody listens there, or its host is not there."""
+
+    flow: bytes
+    reason: int
+
+
 class Resolve(Message, frozen=True):
     """Agent → connector: ask your resolver. `message` is a whole DNS query; the grant names the hostname route."""
 
@@ -87,7 +94,7 @@ class Resolved(Message, frozen=True):
 
 
 ToConnector = Prove | Credit | Ended | Resolve
-ToAgent = Proved | Refused | Credit | Ended | Resolved
+ToAgent = Proved | Refused | Credit | Ended | Unreachable | Resolved
 OnStream = Open | Opened | Refused
 
 TO_CONNECTOR: Codec[ToConnector] = Codec(ToConnector)

@@ -1,7 +1,7 @@
 """The face `Connection` on aioquic.
 
     receive → library → _collect (its events become ours) → poll_event, read, read_datagram
-    write, finish … → library's buffers → transmit → _produce (the library builds) → _batch (one GSO send)
+    write, finish … → library's buffers → transmit → _produce (the library builds) → Outbox (one GSO send)
 
 What the library raises for bytes of a peer's ends that connection and nothing else (`_guarded`).
 """
@@ -9,7 +9,6 @@ What the library raises for bytes of a peer's ends that connection and nothing e
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Sequence
 from typing import Any
 
 import structlog
@@ -35,23 +34,19 @@ from warren.fabric.core.engine import (
 )
 from warren.fabric.engines.aioquic.core import Core
 from warren.fabric.engines.aioquic.credentials import der, leaf_fault
-from warren.fabric.engines.aioquic.streams import Stream
+from warren.fabric.engines.aioquic.outbox import Outbox
+from warren.fabric.engines.aioquic.segments import split
+from warren.fabric.engines.aioquic.streams import Stream, Streams
 
 log = structlog.get_logger(__name__)
 
 PSEUDO = ("peer", 1)
 """The one address that a connection sees whose paths are the caller's."""
-LARGEST_BATCH = 65_000
-"""Bytes of one GSO send; the kernel takes 65,507."""
 LARGEST_SEND_BUFFER = 4 << 20
 """Bytes that a stream's write buffer may grow to with the congestion window. Each write copies the whole buffer once
 (the library appends to a bytearray whose front was cut off), so larger ones cost more than they bring."""
 RECEIVED_DATAGRAMS = 1 << 20
 """Bytes of received DATAGRAM payloads that wait for `read_datagram`; beyond, new ones are dropped and counted."""
-RESETS_REMEMBERED = 1024
-"""Streams that the peer reset and that are over: `finished` stays False for so many of them."""
-LEFT_REMEMBERED = 64
-"""Streams, beyond those that may be open, that are over here and not yet in the library, before they are counted."""
 CRYPTO_ERRORS = 0x100
 """From here on 256 codes are TLS alerts (RFC 9001, section 4.8)."""
 NO_ALPN = CRYPTO_ERRORS + 120
@@ -69,22 +64,15 @@ class AioquicConnection:
         self._core = core
         self._limits = limits
         self._events: deque[Event] = deque()
-        self._streams: dict[int, Stream] = {}
-        self._wanting: dict[int, Stream] = {}
-        self._resets: dict[int, None] = {}
-        self._left: set[int] = set()
+        self._streams = Streams(core, limits.streams)
         self._datagrams: deque[bytes] = deque()
         self._datagram_bytes = 0
         self._queued = 0
-        self._ready: list[tuple[bytes, Any]] = []
-        self._ready_at = 0
-        self._farewell: list[tuple[bytes, Any]] = []
-        self._late = 0
+        self._outbox = Outbox()
         self._dirty = False
         self._timer: float | None = None
         self._timer_stale = True
         self._heard_at = now
-        self._sent = 0
         self._connected = False
         self._closed = False
         if core.configuration.is_client:
@@ -98,45 +86,18 @@ class AioquicConnection:
         data = buffer if type(buffer) is bytes else bytes(buffer)
         core = self._core
         authentic, tops = core.authentic, core.tops()
-        foreign: Sequence[tuple[int, int]] = ()
-        if not 0 < stride < len(data):
-            if not data.startswith(header):
-                return Received(False, False, ((0, len(data)),))
-            self._take(data[len(header) :] if header else data, PSEUDO, now)
-        else:
-            skip = len(header)
-            if skip and _mixed(data, stride, header):
-                foreign = self._take_own(data, stride, header, now)
-            else:
-                for start in range(0, len(data), stride):
-                    self._take(data[start + skip : start + stride], PSEUDO, now)
+        own, foreign = split(data, stride, header)
+        for datagram in own:
+            self._take(datagram, PSEUDO, now)
         fresh = core.authentic != authentic
         self._settle(now, heard=fresh)
         return Received(fresh, fresh and core.tops() > tops, foreign)
-
-    def _take_own(self, data: bytes, stride: int, header: bytes, now: float) -> list[tuple[int, int]]:
-        """Takes the segments with our header; returns the runs of each other one."""
-        foreign: list[tuple[int, int]] = []
-        skip = len(header)
-        other: bytes | None = None
-        for start in range(0, len(data), stride):
-            end = min(start + stride, len(data))
-            found = data[start : start + skip]
-            if found == header:
-                other = None
-                self._take(data[start + skip : end], PSEUDO, now)
-            elif found == other:
-                foreign[-1] = (foreign[-1][0], end)
-            else:
-                other = found
-                foreign.append((start, end))
-        return foreign
 
     def _take(self, datagram: bytes, address: Any, now: float) -> None:
         """One datagram into the library. What it raises before anything authenticated is the datagram's fault alone."""
         core = self._core
         if core.over:
-            self._answer_late()
+            self._outbox.answer_late()
             return
         authentic = core.authentic
         try:
@@ -152,30 +113,18 @@ class AioquicConnection:
         self._dirty = self._timer_stale = True
         self._collect()
 
-    def _answer_late(self) -> None:
-        """In the closing period packets are answered by CONNECTION_CLOSE again, ever more rarely (RFC 9000, 10.2.1)."""
-        self._late += 1
-        if self._farewell and self._late & (self._late - 1) == 0:
-            self._ready.extend(self._farewell)
-
     def transmit(self, now: float, header: bytes = b"", segments: int = 44) -> Batch | None:
         """See `Connection.transmit`."""
         batch = self._next_batch(now, header, segments)
         return None if batch is None else batch[1]
 
     def _next_batch(self, now: float, header: bytes, segments: int) -> tuple[Any, Batch] | None:
-        if self._ready_at >= len(self._ready):
-            if not self._dirty:
-                return None
+        if not self._outbox and self._dirty:
             self._produce(now)
-            if not self._ready:
-                return None
-        return self._batch(header, segments)
+        return self._outbox.batch(header, segments) if self._outbox else None
 
     def _produce(self, now: float) -> None:
         """Has the library build all that may go now: its pacer bounds it (`controller.LARGEST_BURST`)."""
-        self._ready.clear()
-        self._ready_at = 0
         self._dirty = False
         core = self._core
         if not core.begun:
@@ -191,35 +140,11 @@ class AioquicConnection:
             return
         if not built:
             return
-        self._ready.extend(built)
-        self._sent += len(built)
-        if closing:
-            self._farewell = built
+        self._outbox.fill(built, farewell=closing)
         if self._queued:
             self._queued = core.datagrams_waiting()
         core.renew_keys()
         self._collect()
-
-    def _batch(self, header: bytes, segments: int) -> tuple[Any, Batch]:
-        """A run of equal datagrams to one address, with a shorter last one."""
-        ready, at = self._ready, self._ready_at
-        first, address = ready[at]
-        size = len(first)
-        stop = min(len(ready), at + max(1, min(segments, LARGEST_BATCH // (size + len(header)))))
-        parts: list[Buffer] = [header, first] if header else [first]
-        end = at + 1
-        while end < stop:
-            datagram, to = ready[end]
-            if len(datagram) > size or (to is not address and to != address):
-                break
-            if header:
-                parts.append(header)
-            parts.append(datagram)
-            end += 1
-            if len(datagram) < size:
-                break
-        self._ready_at = end
-        return address, Batch(parts, size + len(header), end - at)
 
     def timer(self) -> float | None:
         """See `Connection.timer`."""
@@ -288,8 +213,8 @@ class AioquicConnection:
             event = core.next_event()
         if core.over:
             self._end()
-        elif self._wanting:
-            self._offer()
+        elif self._streams.wanting:
+            self._events.extend(map(Writable, self._streams.satisfied(self._send_buffer())))
 
     def _id_issued(self, identifier: bytes) -> None:
         """Another connection id of ours is in use; for a demultiplexer."""
@@ -300,7 +225,7 @@ class AioquicConnection:
     def _end(self) -> None:
         if not self._closed:
             self._closed = True
-            self._wanting.clear()
+            self._streams.wanting.clear()
             code, reason, ours = self._core.ending()
             if not reason and CRYPTO_ERRORS <= code < CRYPTO_ERRORS + 256:
                 reason = f"TLS alert {code - CRYPTO_ERRORS}"
@@ -322,16 +247,12 @@ class AioquicConnection:
         self._events.append(Connected(event.alpn_protocol, certificate))
 
     def _opened(self, stream: int) -> Stream | None:
-        """Our record of a stream that an event is about; makes it for a stream that the peer has just opened."""
+        """Our record of a stream that an event is about; tells of one that the peer has just opened."""
         record = self._streams.get(stream)
         if record is None:
-            core = self._core.stream(stream)
-            ours = (stream & 1 == 0) == self._core.configuration.is_client
-            if core is None or ours or stream in self._left:
-                return None
-            bidirectional = not stream & 2
-            record = self._streams[stream] = Stream(core, readable=True, writable=bidirectional)
-            self._events.append(StreamOpened(stream, bidirectional))
+            record = self._streams.opened_by_peer(stream)
+            if record is not None:
+                self._events.append(StreamOpened(stream, not stream & 2))
         return record
 
     def _data_received(self, event: events.StreamDataReceived) -> None:
@@ -357,38 +278,17 @@ class AioquicConnection:
         if not record.read_over:
             record.discard()
             record.read_over = True
-            self._resets[event.stream_id] = None
-            if len(self._resets) > RESETS_REMEMBERED:
-                del self._resets[next(iter(self._resets))]
+            self._streams.remember_reset(event.stream_id)
             self._events.append(StreamReset(event.stream_id, event.error_code))
-        self._forget(event.stream_id, record)
+        self._streams.forget(event.stream_id, record)
 
     def _stream_stopped(self, event: events.StopSendingReceived) -> None:
         record = self._opened(event.stream_id)
         if record is None:
             return
-        self._wanting.pop(event.stream_id, None)
-        record.wanting = False
-        record.write_over = True
+        self._streams.no_more_writes(event.stream_id, record)
         self._events.append(StreamStopped(event.stream_id, event.error_code))
-        self._forget(event.stream_id, record)
-
-    def _forget(self, stream: int, record: Stream) -> None:
-        """A stream that is over on both sides needs no record; the library keeps its own until all is acknowledged."""
-        if record.read_over and record.write_over and self._streams.pop(stream, None) is not None:
-            left = self._left
-            left.add(stream)
-            if len(left) > 2 * self._limits.streams + LEFT_REMEMBERED:
-                left.intersection_update([known for known in left if self._core.stream(known) is not None])
-
-    def _offer(self) -> None:
-        """Writable, once a quarter of the send buffer is free again."""
-        bound = self._send_buffer()
-        for stream, record in list(self._wanting.items()):
-            if bound - record.waiting() >= bound // 4:
-                del self._wanting[stream]
-                record.wanting = False
-                self._events.append(Writable(stream))
+        self._streams.forget(event.stream_id, record)
 
     # ---- streams
 
@@ -399,7 +299,7 @@ class AioquicConnection:
         core = self._core.open(bidirectional)
         if core is None or core.stream_id is None:
             return None
-        self._streams[core.stream_id] = Stream(core, readable=bidirectional, writable=True)
+        self._streams.add(core.stream_id, Stream(core, readable=bidirectional, writable=True))
         return core.stream_id
 
     def _send_buffer(self) -> int:
@@ -413,9 +313,7 @@ class AioquicConnection:
         size = len(data)
         room = self._send_buffer() - record.waiting()
         if size > room:
-            if not record.wanting:
-                record.wanting = True
-                self._wanting[stream] = record
+            self._streams.wanting[stream] = record
             if room <= 0:
                 return 0
             data = memoryview(data)[:room]
@@ -432,14 +330,12 @@ class AioquicConnection:
         if record is None or record.write_over or self._closed:
             return
         self._core.send_stream_data(stream, b"", end_stream=True)
+        self._dirty = True
         self._no_more_writes(stream, record)
 
     def _no_more_writes(self, stream: int, record: Stream) -> None:
-        record.write_over = True
-        record.wanting = False
-        self._wanting.pop(stream, None)
-        self._forget(stream, record)
-        self._dirty = True
+        self._streams.no_more_writes(stream, record)
+        self._streams.forget(stream, record)
 
     def read(self, stream: int, limit: int) -> bytes:
         """See `Connection.read`."""
@@ -451,7 +347,7 @@ class AioquicConnection:
             record.announced = False
             if record.ended:
                 record.read_over = True
-                self._forget(stream, record)
+                self._streams.forget(stream, record)
         if data and record.slide(self._limits.stream_window):
             self._dirty = True
         return data
@@ -460,7 +356,7 @@ class AioquicConnection:
         """See `Connection.finished`. Never True of a stream that the peer reset."""
         record = self._streams.get(stream)
         if record is None:
-            return stream not in self._resets
+            return not self._streams.was_reset(stream)
         return record.ended and not record.unread
 
     def reset(self, stream: int, code: int) -> None:
@@ -483,7 +379,7 @@ class AioquicConnection:
         if not record.core.receiver.is_finished:
             self._core.stop_stream(stream, code)
             self._dirty = True
-        self._forget(stream, record)
+        self._streams.forget(stream, record)
 
     # ---- datagrams
 
@@ -582,9 +478,3 @@ class AioquicConnection:
             congestion_events=core.tally.events,
             phase=core.phase(),
         )
-
-
-def _mixed(data: bytes, stride: int, header: bytes) -> bool:
-    """Whether not every segment begins with `header`: a few slices instead of one comparison per segment."""
-    count = -(-len(data) // stride)
-    return any(data[place::stride].count(byte) != count for place, byte in enumerate(header))

@@ -11,6 +11,7 @@ import resource
 import socket
 import sys
 import time
+from pathlib import Path
 
 import uvloop
 
@@ -78,6 +79,13 @@ def app(port: int, seconds: float) -> float:
     return total * 8e-9 / took
 
 
+def sent() -> tuple[int, int]:
+    """Packets and bytes that the host has put into the TUN."""
+    statistics = Path("/proc/net/dev").read_text()
+    fields = next(line for line in statistics.splitlines() if CONFIG.name in line).split(":")[1].split()
+    return int(fields[9]), int(fields[8])
+
+
 async def serve(capture: Capture, reader: int) -> None:
     capture.start(Sink(capture))
     ended = asyncio.Event()
@@ -95,7 +103,10 @@ def main() -> None:
     if os.fork() == 0:
         os.close(reader)
         for port, way in ((UP, "up"), (DOWN, "down")):
-            print(f"{way}: {app(port, seconds):.1f} Gbit/s", flush=True)
+            before = sent()
+            rate = app(port, seconds)
+            packets, size = (after - earlier for after, earlier in zip(sent(), before, strict=True))
+            print(f"{way}: {rate:.1f} Gbit/s, packets to the agent {size // packets} bytes on average", flush=True)
         os._exit(0)
     os.close(writer)
     uvloop.run(serve(capture, reader))

@@ -18,10 +18,11 @@ from typing import Any
 
 import pytest
 
+from warren.lab.host_init import make_mounts_private
+
 LIMIT_S = 60.0
 
 _CLONE_NEWNS, _CLONE_NEWNET = 0x00020000, 0x40000000
-_MS_REC, _MS_PRIVATE = 0x4000, 0x40000
 
 
 def in_throwaway_namespace(function: Callable[..., None]) -> Callable[..., None]:
@@ -59,8 +60,7 @@ def enter_namespaces() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWNET | _CLONE_NEWNS) != 0:
         raise OSError(ctypes.get_errno(), "unshare")
-    if libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None) != 0:
-        raise OSError(ctypes.get_errno(), "mount --make-rprivate /")
+    make_mounts_private()
     from pyroute2 import IPRoute
 
     with IPRoute() as netlink:

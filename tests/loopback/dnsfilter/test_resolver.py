@@ -208,6 +208,65 @@ def test_silence_is_an_error_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     run(case)
 
 
+def test_a_failure_is_remembered_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core, "TRY_S", 0.05)
+    clock = Clock()
+
+    async def case() -> None:
+        async with resolving(lambda q, _: None, clock=clock) as (resolver, (upstream,)):
+            for _ in range(3):
+                assert (await resolver.resolve(query("a.example"), CLIENT)).verdict.kind is Kind.FAILED
+            asked = len(upstream.asked)
+            upstream.answering = lambda q, _: address(q)
+            clock.now += 6
+            assert (await resolver.resolve(query("a.example"), CLIENT)).verdict.kind is Kind.FORWARDED
+            assert len(upstream.asked) == asked + 1 == core.ROUNDS + 1
+
+    run(case)
+
+
+def test_cached_names_are_answered_during_a_flood_of_random_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forwarder, "IN_FLIGHT_MAX", 200)
+
+    async def case() -> None:
+        quiet = False
+
+        def answering(q: DNSRecord, _: str) -> bytes | None:
+            return None if quiet else address(q)
+
+        async with resolving(answering) as (resolver, _):
+            await resolver.resolve(query("www.example"), CLIENT)
+            quiet = True
+            flood = [asyncio.create_task(resolver.resolve(query(f"r{n}.example"), CLIENT)) for n in range(2000)]
+            await asyncio.sleep(0)
+            for _ in range(100):
+                assert (await resolver.resolve(query("www.example"), CLIENT)).verdict.kind is Kind.CACHED
+            for task in flood:
+                task.cancel()
+            await asyncio.gather(*flood, return_exceptions=True)
+
+    run(case)
+
+
+def test_only_trusted_upstreams_say_what_is_authentic() -> None:
+    def answering(q: DNSRecord, _: str) -> bytes:
+        message = bytearray(address(q))
+        message[3] |= wire.AD
+        return bytes(message)
+
+    async def case() -> None:
+        for trusted in (False, True):
+            async with FakeUpstream(answering) as upstream:
+                group = Group((Upstream("127.0.0.1", upstream.port),), trust_ad=trusted)
+                resolver = Resolver(ResolverConfig(groups={"default": group}))
+                asking = wire.build_query(1, wire.name_wire("a.example"), wire.A, flags=wire.RD | wire.AD)
+                for _ in range(2):
+                    assert bool((await resolver.resolve(asking, CLIENT)).message[3] & wire.AD) is trusted
+                await resolver.close()
+
+    run(case)
+
+
 def test_stale_answers_while_upstreams_are_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(core, "TRY_S", 0.05)
     clock = Clock()

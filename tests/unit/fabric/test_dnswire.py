@@ -217,3 +217,27 @@ def test_under_a_zone() -> None:
     assert not wire.is_under(b"\x0ex\x04corp\x08internal\x00", zone)  # the bytes match, the labels do not
     assert wire.is_under(zone, b"\x00")
     assert [wire.name_text(name) for name in wire.suffixes(zone)] == ["corp.internal", "internal"]
+
+
+PLAIN = st.lists(st.sampled_from([b"a", b"bcd", b"x" * 40]), max_size=5)
+
+
+@given(PLAIN, st.integers(0, 60), st.sampled_from([128, 468]), st.text(max_size=60))
+def test_padding_to_a_block(labels: list[bytes], count: int, block: int, text: str) -> None:
+    question = wire.read_question(wire.build_query(1, wired(labels), wire.A))
+    assert isinstance(question, wire.Question) and not question.padded
+    records = [wire.Record(wire.A, bytes(4), 30)] * count
+    message = wire.padded(wire.answer(question, records=records, extended=wire.Extended(15, text)), block)
+    assert len(message) % block == 0
+    parsed = dnslib.DNSRecord.parse(message)
+    codes = [option.code for option in parsed.ar[0].rdata]
+    assert codes == [15, 12] or (codes == [15] and message.endswith(b"\x00\x0c\x00\x00"))  # dnslib skips an empty one
+    query = wire.read_question(wire.padded(wire.build_query(1, wired(labels), wire.A), 128))
+    assert isinstance(query, wire.Question) and query.padded
+
+
+def test_without_opt_there_is_no_room_for_padding() -> None:
+    message = wire.answer(asked(edns=False), records=[wire.Record(wire.A, bytes(4), 30)])
+    assert wire.padded(message, 128) == message
+    full = wire.answer(asked(), records=[wire.Record(wire.TXT, bytes(65_400), 30)])
+    assert len(full) > 65_400 and len(wire.padded(full, 468)) <= wire.TCP_MAX

@@ -34,7 +34,7 @@ def test_a_reader_as_fast_as_the_writer_gets_a_window_twice_what_it_takes_in_a_r
     window, now = Window(Budget()), 0.0
     for _ in range(200):  # 100 MB/s at a round trip of 50 ms: 5 MB in flight
         now += 0.001
-        window.took(100_000, now, 0.05)
+        window.took(100_000, now, 0.04)
     assert 9_000_000 < window.size < 11_000_000
 
 

@@ -239,3 +239,15 @@ def test_a_switch_that_never_answers_is_asked_ever_more_rarely() -> None:
         binds(slot)
     assert sum(time < 60.0 for time in times) <= 64
     assert sum(time > 61.0 for time in times) <= 13
+
+
+def test_without_circuits_only_a_node_that_listens_keeps_its_mapping() -> None:
+    asks, listens = bound(), Slot(0, ID, KEY, 0.0, listens=True)
+    binds(listens)
+    answer(listens, 0.0)
+    for slot in (asks, listens):
+        slot.circuits(0)
+    assert asks.poll_timeout() is None
+    assert listens.poll_timeout() == (20.0, Timer.IDLE)
+    fire(listens)
+    assert len(binds(listens)) >= 1

@@ -230,7 +230,7 @@ def test_records_of_streams_that_are_over_go_away() -> None:
         for stream in range(0, 4 * opened, 4):
             wire.client.read(stream, 9)
     for end in (wire.client, wire.server):
-        assert len(end._left) < 100 and not end._streams  # type: ignore[attr-defined]
+        assert len(end._streams._left) < 100 and not end._streams  # type: ignore[attr-defined]
 
 
 def test_reset_after_finish_ends_what_is_not_acknowledged() -> None:

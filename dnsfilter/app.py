@@ -1,0 +1,110 @@
+"""Puts the resolver together as a server of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from warren.dnsfilter.clients import ClientBook
+from warren.dnsfilter.core.expectations import check
+from warren.dnsfilter.core.stages.filtering import Filter
+from warren.dnsfilter.querylog import QueryLog
+from warren.dnsfilter.refresh import Lists, Progress
+from warren.dnsfilter.resolver import Resolver
+from warren.dnsfilter.server import Server
+from warren.dnsfilter.settings import Settings, TlsSettings
+from warren.fabric.core.errors import ConfigError
+
+JITTER: Final = 0.1
+"""Share of the interval by which refreshes are spread, so that not everybody asks a list's server at the hour."""
+
+log = structlog.get_logger()
+
+
+async def serve(
+    settings: Settings,
+    stop: asyncio.Event,
+    progress: Progress | None = None,
+    ready: Callable[[list[int]], None] | None = None,
+    refresh_now: asyncio.Event | None = None,
+) -> None:
+    """Load the lists, listen, and refresh until `stop` is set. `ready` is told the ports."""
+    config, state = settings.resolver_config(), Path(settings.state)
+    lists = Lists(settings.lists, settings.policy, tuple(config.groups), state)
+    tls = upstream_context(settings.upstream_ca)
+    resolver = Resolver(config, filter=_as_expected(settings, await lists.load(progress)), tls=tls)
+    query_log = QueryLog(settings.log, state) if settings.log.enabled else None
+    server = Server(resolver, ClientBook(settings.clients), settings.limit, query_log)
+    background: list[asyncio.Task[None]] = []
+    try:
+        ports = [await server.listen(address) for address in settings.listen]
+        if settings.tls is not None:
+            context = _context(settings.tls)
+            ports += [await server.listen_tls(address, context) for address in settings.tls.listen]
+        background.append(asyncio.create_task(_refresh(settings, lists, resolver, refresh_now or asyncio.Event())))
+        if query_log is not None:
+            background.append(asyncio.create_task(query_log.run()))
+        log.info("resolver ready", ports=ports, lists=len(settings.lists))
+        if ready is not None:
+            ready(ports)
+        await stop.wait()
+    finally:
+        await server.close()
+        await resolver.close()
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+
+
+def _as_expected(settings: Settings, filter_: Filter) -> Filter:
+    for outcome in check(settings.expectations, filter_):
+        if not outcome.holds:
+            raise ConfigError(f"policy: {outcome.text}; correct the rules or the expectation")
+    return filter_
+
+
+async def _refresh(settings: Settings, lists: Lists, resolver: Resolver, now: asyncio.Event) -> None:
+    interval = settings.refresh_hours * 3600
+    wait = lists.due_in(interval)
+    while True:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait):
+                await now.wait()
+        now.clear()
+        wait = interval * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
+        filter_ = await lists.refresh()
+        if filter_ is None:
+            continue
+        try:
+            resolver.slot.current = _as_expected(settings, filter_)
+            log.info("lists refreshed")
+        except ConfigError as error:
+            log.warning("new lists not used", error=str(error))
+
+
+def upstream_context(path: str) -> ssl.SSLContext | None:
+    """What upstreams over TLS are verified against; None: the system's authorities."""
+    if not path:
+        return None
+    try:
+        return ssl.create_default_context(cafile=path)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"upstream_ca: {path}: {error.strerror or error}; give a PEM file") from None
+
+
+def _context(settings: TlsSettings) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["dot"])
+    try:
+        context.load_cert_chain(settings.certificate, settings.key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"tls: {error.strerror or error}; give certificate and key as PEM files") from None
+    return context

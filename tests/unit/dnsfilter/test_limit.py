@@ -1,0 +1,29 @@
+"""Token buckets."""
+
+from __future__ import annotations
+
+from warren.dnsfilter.core import limit
+from warren.dnsfilter.core.limit import Limiter
+
+
+def test_a_burst_and_then_the_rate() -> None:
+    limiter = Limiter(10, 5)
+    assert [limiter.allows("a", 0.0) for _ in range(7)] == [True] * 5 + [False] * 2
+    assert limiter.refused == 2
+    assert [limiter.allows("a", 0.1) for _ in range(2)] == [True, False]
+    assert [limiter.allows("a", 100.0) for _ in range(6)] == [True] * 5 + [False]
+
+
+def test_each_client_has_its_own() -> None:
+    limiter = Limiter(1, 1)
+    assert limiter.allows("a", 0.0) and limiter.allows("b", 0.0) and not limiter.allows("a", 0.0)
+
+
+def test_the_table_is_bounded_and_forgets_the_quiet_first() -> None:
+    limiter = Limiter(1, 100)
+    for _ in range(100):
+        limiter.allows("noisy", 0.0)
+    for number in range(3 * limit.CLIENTS_MAX):
+        limiter.allows(f"c{number}", 0.0)
+    assert len(limiter._buckets) <= limit.CLIENTS_MAX
+    assert not limiter.allows("noisy", 0.0)
