@@ -289,7 +289,12 @@ impl Model {
         }
         let rate = self.estimate();
         let (pace, pipes) = self.gains();
-        self.rate = (rate * pace).max(self.mtu as f64 * 10.0);
+        let least = match self.phase {
+            // what the handshake showed of the rate was the handshake's own
+            Phase::Startup => (INITIAL_PACKETS * self.mtu) as f64 / self.rtts.smoothed_seconds() * 1.25,
+            _ => self.mtu as f64 * 10.0,
+        };
+        self.rate = (rate * pace).max(least);
         let slack = if self.phase == Phase::ProbeRoundTrip { 0.0 } else { self.slack() };
         let mut window = self.pipe(rate) * pipes + slack;
         if self.phase == Phase::Startup {

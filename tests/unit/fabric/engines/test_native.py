@@ -91,6 +91,7 @@ def test_figures_are_in_seconds() -> None:
 
 def test_a_batch_has_the_header_in_front_of_every_datagram() -> None:
     network, client, server = joined()
+    network.run(network.now + 1.0)
     stream = client.live.open_stream(bidirectional=False)
     assert stream is not None
     client.live.write(stream, bytes(10_000))
