@@ -94,9 +94,9 @@ def test_a_batch_has_the_header_in_front_of_every_datagram() -> None:
     network.run(network.now + 1.0)
     stream = client.live.open_stream(bidirectional=False)
     assert stream is not None
-    client.live.write(stream, bytes(10_000))
+    assert client.live.write(stream, bytes(10_000)) == 10_000
     batch = client.live.transmit(network.now, HEADER)
-    assert batch is not None and batch.segments > 3 and batch.stride == 1444 + len(HEADER)
+    assert batch is not None and batch.segments > 1 and batch.stride == 1444 + len(HEADER)
     whole = b"".join(batch.parts)
     assert {whole[at : at + 8] for at in range(0, len(whole), batch.stride)} == {HEADER}
     mixed = bytearray(whole)
