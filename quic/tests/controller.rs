@@ -140,7 +140,7 @@ fn trace() {
     let outcomes = World::new(link, &[Plan::of(Model), Plan::from(second, 5.0)], get("SEED", 1.0) as u64).run(40.0);
     if get("DROPS", 0.0) > 0.0 {
         let o = alone(Link { queue: get("QUEUE", 25.0), ..Link::default() }, 1, 20.0);
-        println!("drops: {:?}", (0..20).map(|s| (o.dropped[s * 10 + 9])).collect::<Vec<_>>());
+        println!("drops: {:?}", (0..20).map(|s| o.dropped[s * 10 + 9]).collect::<Vec<_>>());
         println!("phases: {:?}", (0..60).map(|s| o.phases[s].0).collect::<Vec<_>>());
     }
     for tick in (5..400).step_by(5) {
