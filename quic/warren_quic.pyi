@@ -35,7 +35,8 @@ class Settings:
 
     idle_timeout, keep_alive: seconds, 0 is never. size: UDP payload of datagrams, header not counted; largest: what
     `resize` may ever ask for. stream_window: bytes that the peer may send on one stream beyond what has
-    arrived. connection_window: bytes unread on all streams; the peer's credit follows their reading. streams: of each kind that the peer may have open.
+    arrived. connection_window: bytes unread on all streams; the peer's credit follows their reading. streams: of each
+    kind that the peer may have open.
     send_buffer: bytes that `write` takes on one stream beyond what is on its way. datagram_queue: bytes of DATAGRAM
     frames that wait; drop: what gives way when it is full. controller: "model" is described in src/controller.rs.
     seed: repeatable connection ids and packet numbers, for tests only.
