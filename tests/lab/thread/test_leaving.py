@@ -136,7 +136,7 @@ def test_what_the_local_network_also_has_is_suspended_and_shown(running: Deploym
         laptop.run(["ip", "link", "set", "cable0", "up"])
         laptop.run(["ip", "link", "set", "cable1", "up"])
         suspended = wait_until(lambda: running.status()["routes"]["suspended"], "the suspended route")
-        assert [(each["route"], each["interface"]) for each in suspended] == [("10.10.0.0/16", "cable0")]
+        assert ("10.10.0.0/16", "cable0") in [(each["route"], each["interface"]) for each in suspended]
         assert "cable0" in running.laptop.run(["warren", "agent", "status"]).stdout
         route = json.loads(laptop.run(["ip", "-j", "route", "get", "10.10.5.7"]).stdout)
         assert route[0]["dev"] == "cable0"
