@@ -218,7 +218,7 @@ def second(deployment: Deployment) -> Host:
 def test_no_tun_device(second: Host) -> None:
     before = state(second)
     hidden = "mount -t tmpfs none /dev/net && exec warren agent up"
-    done = second.run(["unshare", "-m", "sh", "-c", hidden], check=False)
+    done = second.run(["unshare", "-m", "--propagation", "unchanged", "sh", "-c", hidden], check=False)
     assert done.returncode in (1, 2) and done.stderr.count("\n") == 1, done
     assert "/dev/net/tun" in done.stderr
     assert state(second) == before
