@@ -10,6 +10,7 @@ from collections.abc import Callable
 import structlog
 
 from warren.connector import resolve
+from warren.connector.datagrams import DatagramFlow
 from warren.connector.dial import dial
 from warren.connector.gate import Gate
 from warren.connector.icmp import EchoFlow
@@ -75,9 +76,9 @@ class Flows:
     def handle(self, event: PeerEvent) -> None:
         """One event of the peer connection; the caller drains and transmits after all of them."""
         match event:
-            case DatagramArrived(flow, payload) if isinstance(flow.owner, UdpFlow | EchoFlow):
+            case DatagramArrived(flow, payload) if isinstance(flow.owner, DatagramFlow):
                 flow.owner.send(payload)
-            case FlowReadable(flow) if isinstance(flow.owner, Pump | UdpFlow | EchoFlow):
+            case FlowReadable(flow) if isinstance(flow.owner, Pump | DatagramFlow):
                 flow.owner.handle_readable()
             case FlowWritable(flow) if isinstance(flow.owner, Pump):
                 flow.owner.handle_writable()

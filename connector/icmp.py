@@ -7,13 +7,13 @@ it is.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
+from warren.connector.datagrams import DatagramFlow
 from warren.fabric.core.connector_peer import ConnectorPeer
 from warren.fabric.core.echo import EXCEEDED, REPLY, UNREACHABLE, Answer, pack_answer, read_request
 from warren.fabric.core.errors import DeniedError
@@ -50,8 +50,8 @@ def kind_of_socket() -> str:
     return "none"
 
 
-class EchoFlow:
-    """Owns the socket until the flow ends."""
+class EchoFlow(DatagramFlow):
+    """One flow of its kind."""
 
     def __init__(
         self,
@@ -62,19 +62,11 @@ class EchoFlow:
         done: Callable[[Flow], None],
     ) -> None:
         """Raises DeniedError if neither kind of socket can be had."""
-        self._peer = peer
-        self._flow = flow
-        self._flush = flush
-        self._done = done
+        sock, self._raw = _open()
         self._address = address
-        self._loop = asyncio.get_running_loop()
-        self.dropped = 0
-        self._socket, self._raw = _open()
         self._ident = int.from_bytes(os.urandom(2), "big")
         self._hops = 0
-        self._used = self._loop.time()
-        self._loop.add_reader(self._socket.fileno(), self._readable)
-        self._timer = self._loop.call_later(IDLE, self._look)
+        super().__init__(peer, flow, sock, IDLE, flush, done)
 
     def send(self, payload: bytes) -> None:
         """An echo request of the app's."""
@@ -141,28 +133,6 @@ class EchoFlow:
     def _answer(self, answer: Answer) -> None:
         self._used = self._loop.time()
         self.dropped += not self._peer.send_datagram(self._flow, pack_answer(answer))
-
-    def handle_readable(self) -> None:
-        """The agent has ended the flow, or the connection to it is gone."""
-        if self._flow.ended is not None:
-            self.close()
-
-    def _look(self) -> None:
-        left = self._used + IDLE - self._loop.time()
-        if left <= 0:
-            self.close()
-            self._flush()
-        else:
-            self._timer = self._loop.call_later(left, self._look)
-
-    def close(self) -> None:
-        if self._socket.fileno() < 0:
-            return
-        self._loop.remove_reader(self._socket.fileno())
-        self._timer.cancel()
-        self._socket.close()
-        self._flow.reset()
-        self._done(self._flow)
 
 
 def _open() -> tuple[socket.socket, bool]:

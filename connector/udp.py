@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import socket
 from collections.abc import Callable
 
+from warren.connector.datagrams import DatagramFlow
 from warren.fabric.core.connector_peer import ConnectorPeer
 from warren.fabric.core.errors import DeniedError
 from warren.fabric.core.flow import Flow
@@ -31,8 +31,8 @@ _REASONS = {
 }
 
 
-class UdpFlow:
-    """Owns the socket until the flow ends."""
+class UdpFlow(DatagramFlow):
+    """One flow of its kind."""
 
     def __init__(
         self,
@@ -44,17 +44,7 @@ class UdpFlow:
         done: Callable[[Flow], None],
     ) -> None:
         """Raises DeniedError if no socket can be had."""
-        self._peer = peer
-        self._flow = flow
-        self._flush = flush
-        self._done = done
-        self._loop = asyncio.get_running_loop()
-        self.dropped = 0
-        """Datagrams that the kernel or the queue towards the agent had no room for."""
-        self._socket = _connected(address, port)
-        self._used = self._loop.time()
-        self._loop.add_reader(self._socket.fileno(), self._readable)
-        self._timer = self._loop.call_later(IDLE, self._look)
+        super().__init__(peer, flow, _connected(address, port), IDLE, flush, done)
 
     def send(self, payload: bytes) -> None:
         """A datagram of the app's."""
@@ -88,28 +78,6 @@ class UdpFlow:
             self.dropped += 1
             return
         self._peer.unreachable(self._flow, reason)
-
-    def handle_readable(self) -> None:
-        """The agent has ended the flow, or the connection to it is gone."""
-        if self._flow.ended is not None:
-            self.close()
-
-    def _look(self) -> None:
-        left = self._used + IDLE - self._loop.time()
-        if left <= 0:
-            self.close()
-            self._flush()
-        else:
-            self._timer = self._loop.call_later(left, self._look)
-
-    def close(self) -> None:
-        if self._socket.fileno() < 0:
-            return
-        self._loop.remove_reader(self._socket.fileno())
-        self._timer.cancel()
-        self._socket.close()
-        self._flow.reset()
-        self._done(self._flow)
 
 
 def _connected(address: str, port: int) -> socket.socket:

@@ -1,0 +1,65 @@
+"""What UDP and ICMP flows share at the connector: a socket that is watched, an end when nothing passes for too long."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+from warren.fabric.core.connector_peer import ConnectorPeer
+from warren.fabric.core.flow import Flow
+
+
+class DatagramFlow:
+    """Owns the socket until the flow ends. `idle`: seconds without a datagram either way."""
+
+    def __init__(
+        self,
+        peer: ConnectorPeer,
+        flow: Flow,
+        sock: socket.socket,
+        idle: float,
+        flush: Callable[[], None],
+        done: Callable[[Flow], None],
+    ) -> None:
+        self._peer = peer
+        self._flow = flow
+        self._socket = sock
+        self._idle = idle
+        self._flush = flush
+        self._done = done
+        self._loop = asyncio.get_running_loop()
+        self.dropped = 0
+        """Datagrams that the kernel or the queue towards the agent had no room for."""
+        self._used = self._loop.time()
+        self._loop.add_reader(sock.fileno(), self._readable)
+        self._timer = self._loop.call_later(idle, self._look)
+
+    def send(self, payload: bytes) -> None:
+        """A datagram of the app's."""
+        raise NotImplementedError
+
+    def _readable(self) -> None:
+        raise NotImplementedError
+
+    def handle_readable(self) -> None:
+        """The agent has ended the flow, or the connection to it is gone."""
+        if self._flow.ended is not None:
+            self.close()
+
+    def _look(self) -> None:
+        left = self._used + self._idle - self._loop.time()
+        if left <= 0:
+            self.close()
+            self._flush()
+        else:
+            self._timer = self._loop.call_later(left, self._look)
+
+    def close(self) -> None:
+        if self._socket.fileno() < 0:
+            return
+        self._loop.remove_reader(self._socket.fileno())
+        self._timer.cancel()
+        self._socket.close()
+        self._flow.reset()
+        self._done(self._flow)
