@@ -20,7 +20,7 @@ from warren.agent.control import ControlServer, require_free
 from warren.agent.decisions import Decisions
 from warren.agent.dns import DnsFront
 from warren.agent.host import netlink
-from warren.agent.host.guardian import Guardian
+from warren.agent.host.guardian import KEPT, Guardian
 from warren.agent.host.journal import Journal
 from warren.agent.host.resolver import SystemResolver, open_resolver
 from warren.agent.host.routes import MARK, HostRoutes, NetworkChanges
@@ -38,6 +38,7 @@ from warren.fabric.core.messages import session as say
 from warren.fabric.core.messages.attachment import Offer
 from warren.fabric.core.messages.peer import LABEL as PEER_LABEL
 from warren.fabric.core.reasons import Reason
+from warren.fabric.daemon.privileges import keep_only, to_write_in
 from warren.fabric.daemon.systemd import notify
 from warren.fabric.engines import engine
 from warren.fabric.identity import keys, proof
@@ -321,6 +322,7 @@ def run(config: AgentConfig) -> None:
 
     ground = Ground(config)
     try:
+        keep_only((*KEPT, *to_write_in(config.state)))
         uvloop.run(main())
     finally:
         ground.close()

@@ -31,6 +31,7 @@ from warren.fabric.core.messages.peer import LABEL, Prove
 from warren.fabric.core.peer import PeerClosed, PeerEvent, PeerReady
 from warren.fabric.core.reasons import Reason
 from warren.fabric.daemon.health import Health, serve_health
+from warren.fabric.daemon.privileges import keep_only
 from warren.fabric.daemon.systemd import notify
 from warren.fabric.engines import engine
 from warren.fabric.identity import certificates, keys, proof, tokens
@@ -270,6 +271,7 @@ def run(config: ConnectorConfig, token: str) -> None:
             if config.metrics is not None:
                 state = Health(lambda: ready(connector), lambda: families(connector))
                 await stack.enter_async_context(serve_health(config.metrics, state))
+            keep_only(("CAP_NET_RAW",))  # for ping, where the host allows no unprivileged ICMP sockets
             connector.start()
             notify("READY=1")
             await life(connector, stop, now)

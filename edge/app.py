@@ -36,6 +36,7 @@ from warren.fabric.core.errors import DeniedError
 from warren.fabric.core.messages.attachment import LABEL, Attach
 from warren.fabric.core.reasons import Reason
 from warren.fabric.daemon.health import Health, serve_health
+from warren.fabric.daemon.privileges import keep_only, to_write_in
 from warren.fabric.daemon.systemd import notify
 from warren.fabric.engines import engine
 from warren.fabric.identity import keys
@@ -165,6 +166,8 @@ async def serve_edge(config: EdgeConfig, stop: asyncio.Event) -> None:
     async with AsyncExitStack() as stack:
         stack.enter_context(locked(config.state_dir))
         credentials = load_credentials(config.state_dir)
+        files = to_write_in(config.state_dir)
+        keep_only(("CAP_NET_BIND_SERVICE", *files))  # before the store's thread is started; then the ports are taken
         repository = await open_store(config.state_dir / STORE)
         stack.push_async_callback(repository.close)
         edge = Edge(config, credentials, repository)
@@ -175,6 +178,7 @@ async def serve_edge(config: EdgeConfig, stop: asyncio.Event) -> None:
         if config.metrics is not None:
             state = Health(lambda: ready(edge), lambda: families(edge))
             await stack.enter_async_context(serve_health(config.metrics, state))
+        keep_only(files)
         host, port = edge.socket.getsockname()[:2]
         log.info("edge runs", listen=f"{host}:{port}", admin=str(config.admin_socket), edge=credentials.edge.id)
         notify("READY=1")

@@ -21,7 +21,10 @@ from typing import Self
 from warren.agent.host.journal import Journal, replay
 from warren.agent.host.undo import UNDOERS
 from warren.fabric.core.errors import ConfigError
+from warren.fabric.daemon.privileges import keep_only, to_write_in
 
+KEPT = ("CAP_NET_ADMIN", "CAP_CHOWN", "CAP_FOWNER")
+"""Capabilities of agent and guardian after the start: routes, rules, marks; resolv.conf goes back to its owner."""
 START_WAIT_S = 20.0
 """For a child that imports four small modules; only a machine that is out of memory takes so long."""
 
@@ -83,6 +86,7 @@ def watch(journal: Path, pipe: int = 0) -> int:
     """The guardian's life; the exit status: 0 if nothing of the agent's is left on the host."""
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
+    keep_only((*KEPT, *to_write_in(journal.parent)))
     os.chdir("/")
     os.write(1, _READY)
     with open(os.devnull, "wb") as nowhere:

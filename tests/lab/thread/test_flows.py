@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab import apps
+from warren.fabric.daemon.privileges import NUMBERS
 from warren.lab import wait_until
 from warren.lab.deployment import Deployment
 from warren.lab.host import Host
@@ -277,7 +278,7 @@ def test_a_reader_that_never_reads_holds_up_nobody(
     assert max(grown.values()) < GROWTH, grown
 
 
-# --- secrets
+# --- secrets and powers
 
 
 def test_no_secret_in_a_command_line_or_a_log(deployment: Deployment) -> None:
@@ -294,3 +295,20 @@ def test_no_secret_in_a_command_line_or_a_log(deployment: Deployment) -> None:
 
 def command_lines() -> list[Path]:
     return [file for file in Path("/proc").glob("[0-9]*/cmdline") if file.exists()]
+
+
+POWERS = {
+    "agent": {"CAP_NET_ADMIN", "CAP_CHOWN", "CAP_FOWNER"},
+    "connector": {"CAP_NET_RAW"},
+    "edge": {"CAP_NET_BIND_SERVICE"},
+}
+"""What a daemon's threads keep at most when it is run by hand as root (the edge: that of its store)."""
+
+
+@pytest.mark.parametrize("role", POWERS)
+def test_a_daemon_keeps_no_power_that_it_does_not_need(deployment: Deployment, role: str) -> None:
+    allowed = sum(1 << NUMBERS[name] for name in POWERS[role])
+    threads = list(Path(f"/proc/{deployment.daemons[role].pid}/task").glob("*/status"))
+    held = [line.split() for file in threads for line in file.read_text().splitlines() if line.startswith("Cap")]
+    assert len(held) == 5 * len(threads) > 0
+    assert not [(name, value) for name, value in held if int(value, 16) & ~allowed]
