@@ -96,7 +96,7 @@ def scrubbed(text: str) -> str:
 
 
 def _looks_random(word: str) -> bool:
-    return bool(re.search("[a-z]", word) and re.search("[A-Z]", word) and re.search("[0-9]", word))
+    return word.endswith("=") or bool(re.search("[A-Z]", word) and re.search("[0-9+]", word))
 
 
 def versions() -> str:
