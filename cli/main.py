@@ -49,6 +49,7 @@ PARTS = {
     "route": Part("warren.edge.cli", "route", "Routes: which addresses and hostnames lie behind which tunnel."),
     "dns": Part("warren.dnsfilter.cli", "app", "The filtering resolver, on its own."),
     "device": Part("warren.edge.cli", "device", "Devices: who may reach what lies behind the tunnels."),
+    "admin": Part("warren.edge.cli", "admin", "The administrator's keys, and an encrypted copy of them."),
 }
 
 

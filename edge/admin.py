@@ -33,6 +33,7 @@ NETWORK = "network.pem"
 AUTHORITY_KEY = "edge-ca.key"
 AUTHORITY = "edge-ca.pem"
 EDGES = "edges.signed"
+FILES = (NETWORK_KEY, NETWORK, AUTHORITY_KEY, AUTHORITY, EDGES)
 
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.IGNORECASE)
 _NAME = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9._-]{0,62})")
@@ -63,7 +64,7 @@ class Administrator:
         self.signed_edges = read_private(directory / EDGES)
         try:
             (self.network,) = certificates.from_pem(read_private(directory / NETWORK))
-            verify_edges(self.signed_edges, self.network)
+            self.edges = verify_edges(self.signed_edges, self.network)
         except (ValueError, DeniedError):
             raise ConfigError(f"{directory / NETWORK} or {directory / EDGES} is damaged: restore a copy") from None
 
@@ -128,7 +129,7 @@ def create(
 
 def refuse_existing(admin_dir: Path, state_dir: Path) -> None:
     """Raises ConfigError if either directory holds something already."""
-    if any((admin_dir / file).exists() for file in (NETWORK_KEY, NETWORK, AUTHORITY_KEY, AUTHORITY, EDGES)):
+    if any((admin_dir / file).exists() for file in FILES):
         raise ConfigError(
             f"a network's keys are in {admin_dir} already: give another --admin-dir, or keep that network"
         )
