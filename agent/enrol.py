@@ -15,7 +15,7 @@ from warren.fabric.aio.lookup import edge_address
 from warren.fabric.core.engine import ClientConfig, Engine
 from warren.fabric.core.errors import ConfigError, DeniedError
 from warren.fabric.core.link import LinkClosed, LinkEvent, LinkReady
-from warren.fabric.core.reasons import Reason
+from warren.fabric.core.reasons import TLS_ALERTS, Reason
 from warren.fabric.core.session import Enrolment, EnrolmentDone, SessionRefused
 from warren.fabric.identity import certificates, keys, proof, statements, tokens
 
@@ -94,6 +94,6 @@ def _words(error: Exception) -> str:
 
 
 def _closed(code: int, reason: str) -> Exception:
-    if code >= 0x100:  # a TLS alert: it answers, and is not who it should be
+    if code in TLS_ALERTS:  # a TLS alert: it answers, and is not who it should be
         return ConfigError(f"the edge's certificate is not of this network ({reason}): is the enrolment key for it?")
     return ConnectionError(reason or "the edge closed the connection")

@@ -78,7 +78,7 @@ class NodeConnection:
         self._owner.touch(self)
 
     def close(self, reason: Reason) -> None:
-        self.connection.close(reason.code, reason.word, asyncio.get_running_loop().time())
+        self.connection.close(reason.close_code, reason.word, asyncio.get_running_loop().time())
         self.flush()
 
     def _late(self) -> None:
@@ -231,7 +231,7 @@ class Connections:
         unproved = sum(not node.proved for node in self._by_connection.values())
         if unproved >= UNPROVED:
             self.counters["too_many_unproved"] += 1
-            connection.close(Reason.LIMIT.code, Reason.LIMIT.word, now)
+            connection.close(Reason.LIMIT.close_code, Reason.LIMIT.word, now)
             self._endpoint.touch(connection)
             return
         node = self._by_connection[connection] = NodeConnection(self, connection)
@@ -263,7 +263,7 @@ class Connections:
         """Says goodbye on every connection."""
         now = self._loop.time()
         for node in list(self._by_connection.values()):
-            node.connection.close(Reason.PEER_GONE.code, "the edge stops", now)
+            node.connection.close(Reason.PEER_GONE.close_code, "the edge stops", now)
             self._endpoint.touch(node.connection)
         self.flush()
         if self._timer is not None:

@@ -53,7 +53,7 @@ class Call:
         """Ends the connection, saying why, and closes its socket."""
         if self._drive.closed:
             return
-        self.link.connection.close(reason.code, reason.word, self._loop.time())
+        self.link.connection.close(reason.close_code, reason.word, self._loop.time())
         self._drive.flush()
         self.end()
 
@@ -88,6 +88,6 @@ class Call:
                 self._handle(event)
             busy |= self._families()
         except WireError as error:
-            self.link.connection.close(Reason.PROTOCOL.code, str(error)[:200], now)
+            self.link.connection.close(Reason.PROTOCOL.close_code, str(error)[:200], now)
             busy = True
         return busy

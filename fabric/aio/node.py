@@ -31,7 +31,7 @@ from warren.fabric.core.messages import session as say
 from warren.fabric.core.messages.attachment import LABEL as ATTACH_LABEL
 from warren.fabric.core.messages.attachment import Circuit, Offer
 from warren.fabric.core.messages.session import LABEL as SESSION_LABEL
-from warren.fabric.core.reasons import Reason
+from warren.fabric.core.reasons import TLS_ALERTS, Reason
 from warren.fabric.identity import certificates
 from warren.fabric.identity.statements import Edge
 
@@ -45,8 +45,6 @@ LIMITS = {
     "connector": Limits(idle_timeout=10.0, streams=128, stream_window=1 << 20, connection_window=4 << 20),
 }
 """Idle: three missed beats (20 s and 1 s), with room for a slow path."""
-TLS_ALERTS = 0x100
-"""From here on the transport's codes are TLS alerts (RFC 9001, section 4.8)."""
 BACKOFF = (0.25, 15.0)
 """Seconds between attempts, first and longest, with jitter: five hundred nodes that come back must not come at once."""
 ANSWER_TIME = 8.0
@@ -449,11 +447,12 @@ class Node:
 
 def _why(code: int, detail: str) -> tuple[Reason, str]:
     """Why a link is over, and what status says of it: in words about the edge, where the code speaks of an origin."""
-    if code >= TLS_ALERTS:
+    if code in TLS_ALERTS:
         return Reason.BAD_PROOF, f"its certificate is not of this network ({detail})"
-    if code == Reason.TIMED_OUT.code:
+    if code in (0, Reason.TIMED_OUT.close_code):
         return Reason.JUDGE_AWAY, "it does not answer: is UDP to it open, and does it run?"
-    return (Reason.of(code) if code > 0 else Reason.JUDGE_AWAY), detail or "no answer"
+    reason = Reason.of_close(code)
+    return reason, detail or reason.text
 
 
 def _settle(future: asyncio.Future[T] | None, value: T | None, error: DeniedError) -> None:

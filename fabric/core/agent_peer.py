@@ -101,7 +101,7 @@ class AgentPeer(Peer):
     def _prove(self, challenge: bytes, leaf: bytes) -> None:
         self.control = self._link.open(TO_AGENT, TO_CONNECTOR, Control(self, self._on_control))
         if self.control is None:
-            self.connection.close(Reason.PROTOCOL.code, "the connector allows no stream", self._now)
+            self.connection.close(Reason.PROTOCOL.close_code, "the connector allows no stream", self._now)
             return
         key, signature = self._sign(challenge, leaf)
         self._tell(Prove(key, signature, self.id))

@@ -132,7 +132,7 @@ class Attachment:
                 for request in self._asked:
                     self._events.append(NoCircuit(request, Reason.PEER_GONE.code))
                 self._asked.clear()
-                self._events.append(AttachmentClosed(Reason.of(code), text, ours))
+                self._events.append(AttachmentClosed(Reason.of_close(code), text, ours))
 
     def _prove(self, challenge: bytes, boot: bytes, leaf: bytes, now: float) -> None:
         if self.state is not State.CALLING:
@@ -149,7 +149,7 @@ class Attachment:
 
     def close(self, reason: Reason, now: float) -> None:
         """Ends the connection, and with it every family that shares it."""
-        self._link.connection.close(reason.code, reason.text, now)
+        self._link.connection.close(reason.close_code, reason.text, now)
 
     # ---- what the node says ----
 
@@ -191,7 +191,7 @@ class Attachment:
             try:
                 self._control.send(message)
             except WireError as error:
-                self._link.connection.close(Reason.PROTOCOL.code, str(error), now)
+                self._link.connection.close(Reason.PROTOCOL.close_code, str(error), now)
             self._beat_at = now + BEAT[self._identity.role]
 
     # ---- what the switch says (StreamHandler) ----

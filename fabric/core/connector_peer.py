@@ -122,7 +122,7 @@ class ConnectorPeer(Peer):
     def _proved(self, message: Prove) -> None:
         reason = self._prove(message, self._greeting[0])
         if reason is not None:
-            self.connection.close(reason.code, reason.word, self._now)
+            self.connection.close(reason.close_code, reason.word, self._now)
             return
         assert self.control is not None
         self.key = message.key

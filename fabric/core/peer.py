@@ -167,11 +167,11 @@ class Peer:
 
     def handle_timeout(self, now: float) -> None:
         if not self.ready and not self.closed and now >= self._prove_by:
-            self.connection.close(Reason.TIMED_OUT.code, "no proof in time", now)
+            self.connection.close(Reason.TIMED_OUT.close_code, "no proof in time", now)
 
     def close(self, reason: Reason, now: float) -> None:
         if not self.closed:
-            self.connection.close(reason.code, reason.word, now)
+            self.connection.close(reason.close_code, reason.word, now)
 
     # ---- for flows ----
 
@@ -188,7 +188,7 @@ class Peer:
         try:
             self.control.send(message)
         except WireError as error:
-            self.connection.close(Reason.PROTOCOL.code, str(error), self._now)
+            self.connection.close(Reason.PROTOCOL.close_code, str(error), self._now)
 
     def tell_end(self, flow: Flow, how: Ending) -> None:
         """The flow's owner has ended our direction; a reset also stops the other one."""
@@ -345,7 +345,7 @@ class Peer:
         if self.closed:
             return
         self.closed = True
-        reason = Reason.of(code) if code else Reason.PEER_GONE
+        reason = Reason.of_close(code)
         for flow in list(self.flows.values()):
             if flow.opened:
                 flow.lost()

@@ -59,5 +59,30 @@ class Reason(enum.Enum):
         """The reason with this wire code; UNKNOWN if there is none."""
         return _BY_CODE.get(code, cls.UNKNOWN)
 
+    @property
+    def close_code(self) -> int:
+        """The application error code of a QUIC connection that is closed for this reason (RFC 9000, 20.2)."""
+        return CLOSE_CODES + self.code
+
+    @classmethod
+    def of_close(cls, code: int) -> Reason:
+        """Why a connection was closed: by one of Warren's own codes, or by one of QUIC's (RFC 9000, 20.1)."""
+        if code >= CLOSE_CODES:
+            return cls.of(code - CLOSE_CODES)
+        if code in TLS_ALERTS:
+            return cls.BAD_PROOF
+        return _OF_TRANSPORT.get(code, cls.PROTOCOL)
+
+
+CLOSE_CODES = 0x5700_0000
+"""Where our application error codes begin: far above QUIC's own codes, from which they must be told apart."""
+TLS_ALERTS = range(0x100, 0x200)
+"""QUIC's codes for an alert of TLS (RFC 9001, section 4.8)."""
+_OF_TRANSPORT = {
+    0x0: Reason.PEER_GONE,  # NO_ERROR: also what engines give for an idle time-out and a stateless reset
+    0x1: Reason.INTERNAL,
+    0x2: Reason.LIMIT,  # CONNECTION_REFUSED
+    0xC: Reason.UNKNOWN,  # APPLICATION_ERROR: closed before the handshake was done, so the reason stays hidden
+}
 
 _BY_CODE = {reason.code: reason for reason in Reason}

@@ -150,7 +150,7 @@ class Streams:
                 if not self.handle(event, now):
                     others.append(event)
             except WireError as error:
-                self.connection.close(Reason.PROTOCOL.code, str(error)[:200], now)
+                self.connection.close(Reason.PROTOCOL.close_code, str(error)[:200], now)
         return others
 
     def handle(self, event: Event, now: float) -> bool:

@@ -178,7 +178,7 @@ def test_keep_alive_keeps_an_idle_connection(shown: Shown) -> None:
     assert connected(client, server) and len(client.events) == len(server.events) == 1
     network.partition(*hosts)
     network.run(network.now + 30.0)
-    assert len(client.events) == 2 and "Idle" in client.events[-1].reason  # type: ignore[union-attr]
+    assert len(client.events) == 2 and "idle" in client.events[-1].reason  # type: ignore[union-attr]
 
 
 def test_no_datagram_clears_the_fixed_bit(shown: Shown) -> None:

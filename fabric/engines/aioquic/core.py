@@ -29,7 +29,7 @@ from aioquic.quic.connection import (
     QuicReceiveContext,
     logger,
 )
-from aioquic.quic.packet import QuicFrameType
+from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
@@ -210,6 +210,8 @@ class Core(QuicConnection):
         event = self._close_event
         if event is None:
             return 0, "closed", True
+        if event.error_code == QuicErrorCode.INTERNAL_ERROR and event.reason_phrase == "Idle timeout":
+            return 0, "idle time-out", True
         return int(event.error_code), event.reason_phrase, self._state is not QuicConnectionState.DRAINING
 
     def leaf(self) -> Any:

@@ -76,7 +76,7 @@ class Edge:
             return found
 
         def close(reason: Reason) -> None:
-            connection.close(reason.code, reason.text, now)
+            connection.close(reason.close_code, reason.text, now)
 
         streams = Streams(connection, lambda stream, *_: FirstMessage(streams, stream, TO_SWITCH, then))
         self.sides.append((side, streams))
@@ -263,7 +263,7 @@ def test_nobody_attaches_twice_on_one_stream() -> None:
     agent.side.write(0, TO_SWITCH.encode(Attach("agent", b"", b"", b"")))
     agent.step()
     assert agent.side.closed is not None
-    assert agent.side.closed.code == Reason.PROTOCOL.code
+    assert agent.side.closed.code == Reason.PROTOCOL.close_code
     assert len(edge.core.members) == 1
 
 
@@ -273,7 +273,7 @@ def test_nonsense_ends_its_own_connection_only(body: bytes) -> None:
     agent.side.write(0, len(body).to_bytes(4, "big") + body)
     agent.step()
     assert agent.side.closed is not None
-    assert agent.side.closed.code == Reason.PROTOCOL.code
+    assert agent.side.closed.code == Reason.PROTOCOL.close_code
     connector.step()
     assert connector.attachment.state is State.ATTACHED
     assert len(edge.core.members) == 1

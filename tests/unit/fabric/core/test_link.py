@@ -44,4 +44,4 @@ def test_a_bad_greeting_closes() -> None:
     link.handle_connection(0.0)
     closed = link.poll_event()
     assert isinstance(closed, LinkClosed)
-    assert closed.code == Reason.PROTOCOL.code
+    assert closed.code == Reason.PROTOCOL.close_code

@@ -120,4 +120,4 @@ def test_a_handlers_wire_error_closes_the_connection() -> None:
     streams = Streams(face(server), lambda *_: Recorder())
     client.write(0, b"a")
     client.reset(0, 1)
-    assert Closed(Reason.PROTOCOL.code, "it ended", True) in streams.drain(0.0)
+    assert Closed(Reason.PROTOCOL.close_code, "it ended", True) in streams.drain(0.0)

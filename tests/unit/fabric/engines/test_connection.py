@@ -393,7 +393,7 @@ def test_an_idle_connection_ends() -> None:
     wire.now += 6.0
     wire.step()
     (closed,) = wire.told(wire.client, Closed)
-    assert isinstance(closed, Closed) and closed.ours and "Idle" in closed.reason
+    assert isinstance(closed, Closed) and closed.code == 0 and closed.ours and "idle" in closed.reason
 
 
 def test_keys_are_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
