@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import msgspec
 import structlog
 
 from warren.fabric.aio.circuits import CircuitSocket, PeerPath
@@ -48,6 +49,20 @@ STREAMS, DATAGRAMS = 0, 1
 """Index of the circuit sockets: TCP flows on the one, UDP and ICMP on the other, nothing shared but the host."""
 CONNECTIONS = 16
 """Peer connections of either kind to one tunnel: 1,024 flows each, half of what the flow table holds."""
+SPREAD = 16
+"""Flows on one connector from which on another one of the tunnel is looked for, to share what comes next."""
+ALONE = 10.0
+"""Seconds for which a tunnel that had no further connector is not asked for one again."""
+TRIES = 4
+"""Connectors that one opening is tried at."""
+ELSEWHERE = frozenset(
+    {
+        Reason.HOST_UNREACHABLE, Reason.NET_UNREACHABLE, Reason.NO_SUCH_NAME, Reason.RESOLVER_FAILED, Reason.CEILING,
+        Reason.RESERVED_ADDRESS, Reason.LIMIT, Reason.INTERNAL, Reason.DRAINING, Reason.PEER_GONE,
+    }
+)  # fmt: skip
+"""Answers of one connector that another one may not share: where it stands, what it allows, how full it is. A refusal
+by the origin itself is the origin's answer; a time-out has left the app no time to try again."""
 WAITING = 4096
 """Flows that wait for one tunnel's connection to be proved: as many as the capture holds SYNs."""
 HOLD = 60.0
@@ -61,9 +76,17 @@ class Switches(Protocol):
     """Where circuits come from (fabric/aio/node.py)."""
 
     async def ask(
-        self, index: int, peer: bytes, permit: bytes, tried: tuple[bytes, ...], boot: bytes = b""
+        self,
+        index: int,
+        peer: bytes,
+        permit: bytes,
+        tried: tuple[bytes, ...],
+        boot: bytes = b"",
+        *,
+        patient: bool = True,
     ) -> tuple[Circuit, CircuitSocket]:
-        """A circuit for a peer connection; `boot`: only to that connector process. Raises DeniedError."""
+        """A circuit for a peer connection; `boot`: only to that connector process; `tried`: to none of those;
+        `patient`: wait a little for one that is not there yet. Raises DeniedError."""
 
 
 class FlowOwner(Protocol):
@@ -104,6 +127,8 @@ class PeerState:
     """STREAMS or DATAGRAMS."""
     permit: bytes
     """The newest pass for the tunnel."""
+    avoids: frozenset[bytes] = frozenset()
+    """Its connector has to be another than these."""
     path: PeerPath | None = None
     peer: AgentPeer | None = None
     boot: bytes = b""
@@ -111,7 +136,8 @@ class PeerState:
     """Since when the connector is said to be gone, by the loop's clock."""
     draining: bool = False
     waiting: list[Callable[[AgentPeer | None, Reason], None]] = field(default_factory=list)
-    owners: dict[Flow, FlowOwner] = field(default_factory=dict)
+    openings: dict[Flow, Opening] = field(default_factory=dict)
+    """Flows that are opening or open."""
 
     @property
     def gone(self) -> bool:
@@ -119,11 +145,18 @@ class PeerState:
         return self.away is not None and (self.path is None or self.path.heard <= self.away)
 
     @property
-    def usable(self) -> bool:
-        """New flows may be opened here."""
+    def load(self) -> int:
+        """Flows, also those that wait."""
+        return len(self.openings) + len(self.waiting)
+
+    def usable(self, tried: Collection[bytes]) -> bool:
+        """New flows may be opened here, and it is not, nor will be, one of those connectors."""
         if self.gone or self.draining or (self.peer is not None and self.peer.closed):
             return False
-        return len(self.owners) + len(self.waiting) < PEER_LIMITS.streams - 8
+        if self.boot:
+            return self.boot not in tried and self.load < PEER_LIMITS.streams - 8
+        # not connected yet: one that has to be another than some may come to nothing, and is for those who want that
+        return set(tried) <= self.avoids if tried else not self.avoids
 
 
 class Peers:
@@ -139,6 +172,8 @@ class Peers:
         self._switches = switches
         self._budget = Budget()
         self._states: dict[tuple[str, int], list[PeerState]] = {}
+        self._alone: dict[tuple[str, int], float] = {}
+        """Until when a tunnel is taken to have no further connector."""
         self.datagrams_ready: Callable[[int], None] = lambda room: None
         """Called with the room for a datagram whenever a connection that carries some is proved."""
         self._revisions: dict[str, int] = {}
@@ -152,25 +187,43 @@ class Peers:
     def open(self, wanted: Wanted) -> Opening:
         """Opens a flow as soon as its tunnel can be reached; the owner hears `opened` or `refused`."""
         opening = Opening(self, wanted)
-        try:
-            state = self._usable(wanted.granted, STREAMS if wanted.message.protocol == "tcp" else DATAGRAMS)
-        except DeniedError as error:
-            wanted.owner.refused(error.reason, error.detail)
-            return opening
-        self._when_ready(state, opening.start)
+        self.begin(opening)
         return opening
 
-    def _usable(self, granted: Granted, index: int) -> PeerState:
-        """A peer connection of the tunnel, made if there is none or all are full. Raises DeniedError."""
+    def begin(self, opening: Opening) -> None:
+        """Opens it at a connector that was not tried yet, if there is one."""
+        wanted = opening.wanted
+        index = STREAMS if wanted.message.protocol == "tcp" else DATAGRAMS
+        try:
+            state = self._usable(wanted.granted, index, opening.tried)
+        except DeniedError as error:
+            opening.refused(error.reason, error.detail)
+            return
+        self._when_ready(state, opening.start)
+
+    def _usable(self, granted: Granted, index: int, tried: Collection[bytes] = ()) -> PeerState:
+        """The least loaded peer connection of the tunnel, made if there is none or all are full. Raises DeniedError."""
         states = self._states.setdefault((granted.tunnel, index), [])
-        for state in states:
-            if state.usable:
-                state.permit = granted.permit
-                return state
+        able = [state for state in states if state.usable(tried)]
+        if not able:
+            return self._make(granted, index, tried)
+        state = min(able, key=lambda state: state.load)
+        state.permit = granted.permit
+        if state.load >= SPREAD and all(one.boot for one in states) and not self.alone(state):
+            self._make(granted, index, {one.boot for one in states})
+        return state
+
+    def alone(self, state: PeerState) -> bool:
+        """Its tunnel had no further connector, a moment ago."""
+        return self._loop.time() < self._alone.get((state.tunnel, state.index), 0.0)
+
+    def _make(self, granted: Granted, index: int, tried: Collection[bytes]) -> PeerState:
+        states = self._states[granted.tunnel, index]
         if len(states) >= CONNECTIONS:
             raise DeniedError(Reason.LIMIT, "peer connections to one tunnel")
         self._believe(granted)
-        state = PeerState(granted.tunnel, granted.tunnel_name, os.urandom(16), index, granted.permit)
+        avoids = frozenset(tried)
+        state = PeerState(granted.tunnel, granted.tunnel_name, os.urandom(16), index, granted.permit, avoids)
         states.append(state)
         self._spawn(self._connect(state, granted))
         return state
@@ -196,8 +249,12 @@ class Peers:
     async def _connect(self, state: PeerState, granted: Granted) -> None:
         leaving = tuple(other.boot for other in self._states[granted.tunnel, state.index] if other.draining)
         try:
-            circuit, socket = await self._switches.ask(state.index, state.id, granted.permit, leaving)
+            circuit, socket = await self._switches.ask(
+                state.index, state.id, granted.permit, (*state.avoids, *leaving), patient=not state.avoids
+            )
         except DeniedError as error:
+            if state.avoids and error.reason is Reason.TUNNEL_DOWN:
+                self._alone[granted.tunnel, state.index] = self._loop.time() + ALONE
             self._lost(state, error.reason)
             return
         config = ClientConfig(
@@ -214,19 +271,19 @@ class Peers:
 
     def _handle(self, state: PeerState, event: PeerEvent) -> None:
         match event:
-            case FlowReadable(flow) if flow in state.owners:
-                state.owners[flow].readable(flow)
-            case FlowWritable(flow) if flow in state.owners:
-                state.owners[flow].writable(flow)
-            case FlowOpened(flow, address) if flow in state.owners:
-                state.owners[flow].opened(flow, address)
-            case FlowRefused(flow, reason, detail) if flow in state.owners:
+            case FlowReadable(flow) if flow in state.openings:
+                state.openings[flow].owner.readable(flow)
+            case FlowWritable(flow) if flow in state.openings:
+                state.openings[flow].owner.writable(flow)
+            case FlowOpened(flow, address) if flow in state.openings:
+                state.openings[flow].owner.opened(flow, address)
+            case FlowRefused(flow, reason, detail) if flow in state.openings:
                 state.draining |= reason is Reason.DRAINING
-                state.owners.pop(flow).refused(reason, detail)
-            case DatagramArrived(flow, payload) if flow in state.owners:
-                state.owners[flow].datagram(payload)
-            case FlowUnreachable(flow, reason) if flow in state.owners:
-                state.owners[flow].unreachable(reason)
+                state.openings.pop(flow).refused(reason, detail)
+            case DatagramArrived(flow, payload) if flow in state.openings:
+                state.openings[flow].owner.datagram(payload)
+            case FlowUnreachable(flow, reason) if flow in state.openings:
+                state.openings[flow].owner.unreachable(reason)
             case ResolveAnswered(request, message, reason):
                 self._answered(request, message, reason)
             case PeerReady():
@@ -267,11 +324,11 @@ class Peers:
         waiting, state.waiting = state.waiting, []
         for then in waiting:
             then(None, Reason.PEER_GONE)
-        for flow, owner in list(state.owners.items()):
+        for flow, opening in list(state.openings.items()):
             if not flow.opened and state.peer is not None:
-                del state.owners[flow]
+                del state.openings[flow]
                 state.peer.cancel(flow)
-                owner.refused(Reason.PEER_GONE, "")
+                opening.refused(Reason.PEER_GONE, "")
         self.flush(state)
 
     def _give_up(self, state: PeerState, away: float) -> None:
@@ -373,27 +430,48 @@ class Opening:
     """One flow between grant and `opened`; `cancel` when the app gives up."""
 
     def __init__(self, peers: Peers, wanted: Wanted) -> None:
+        self.wanted = wanted
+        self.owner = wanted.owner
+        self.tried: set[bytes] = set()
+        """Boot ids of connectors that said no."""
+        self.flow: Flow | None = None
         self._peers = peers
-        self._wanted = wanted
         self._cancelled = False
         self._peer: AgentPeer | None = None
         self._state: PeerState | None = None
-        self.flow: Flow | None = None
+        self._first: tuple[Reason, str] | None = None
+        """What the first connector answered: the app hears that, unless another one opens the flow."""
 
     def start(self, peer: AgentPeer | None, reason: Reason) -> None:
+        """A peer connection is there, or none can be had."""
         if self._cancelled:
             return
         if peer is None:
-            self._wanted.owner.refused(reason, "")
+            self.refused(reason, "")
             return
         self._peer, self._state = peer, self._peers.state_of(peer)
-        flow = peer.open(self._wanted.message.flow, self._wanted.granted.grant, self._wanted.message)
+        message = self.wanted.message
+        flow = peer.open(message.flow, self.wanted.granted.grant, message)
         if flow is None or self._state is None:
-            self._wanted.owner.refused(Reason.LIMIT, "streams of one peer connection")
+            self.refused(Reason.LIMIT, "streams of one peer connection")
             return
         self.flow = flow
-        self._state.owners[flow] = self._wanted.owner
+        self._state.openings[flow] = self
         self._peers.flush(self._state)
+
+    def refused(self, reason: Reason, detail: str) -> None:
+        """A connector said no, or none can be had: the others are tried before the app hears it."""
+        state, self._state, self._peer, self.flow = self._state, None, None, None
+        if self._first is None:
+            self._first = reason, detail
+        again = reason in ELSEWHERE and len(self.tried) < TRIES - 1
+        if again and state is not None and not self._peers.alone(state):
+            self.tried.add(state.boot)
+            message = msgspec.structs.replace(self.wanted.message, flow=os.urandom(16))
+            self.wanted = replace(self.wanted, message=message)
+            self._peers.begin(self)
+        else:
+            self.owner.refused(*self._first)
 
     @property
     def state(self) -> PeerState | None:
@@ -404,7 +482,7 @@ class Opening:
         """The app gave up before the origin answered."""
         self._cancelled = True
         if self._peer is not None and self.flow is not None and self._state is not None:
-            self._state.owners.pop(self.flow, None)
+            self._state.openings.pop(self.flow, None)
             self._peer.cancel(self.flow)
             self._peers.flush(self._state)
 
@@ -417,7 +495,7 @@ class Opening:
     def settled(self) -> None:
         """The pump is done: both directions are over, as far as this side goes."""
         if self._peer is not None and self.flow is not None and self._state is not None:
-            self._state.owners.pop(self.flow, None)
+            self._state.openings.pop(self.flow, None)
             self._peer.settled(self.flow)
 
     def flush(self) -> None:

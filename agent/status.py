@@ -53,7 +53,7 @@ def describe(agent: Agent) -> dict[str, Any]:
                 "lost": state.path.drive.connection.statistics().lost,
                 "phase": state.path.drive.connection.statistics().phase,
                 "carries": "tcp" if state.index == STREAMS else "udp",
-                "flows": len(state.owners),
+                "flows": len(state.openings),
             }
             for state in agent.peers.states()
             if state.path is not None

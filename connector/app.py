@@ -21,6 +21,7 @@ from warren.connector.resolve import take_names_as_they_are
 from warren.fabric.aio import logs
 from warren.fabric.aio.circuits import CircuitSocket, PeerPath
 from warren.fabric.aio.node import Identity, Node
+from warren.fabric.aio.presence import Presence
 from warren.fabric.core.connector_peer import ConnectorPeer
 from warren.fabric.core.credit import Budget
 from warren.fabric.core.engine import Limits, ServerConfig
@@ -104,11 +105,14 @@ class Connector:
             f"warren {__version__}",
         )
         self.nodes = [Node(self._engine, self._identity, edge, self) for edge in token.edges().edges]
+        self.presences = [Presence(self._identity, edge) for edge in token.edges().edges]
         self._beat: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         for node in self.nodes:
             node.start()
+        for presence in self.presences:
+            presence.start()
         self._tick()
 
     def _tick(self) -> None:
@@ -247,6 +251,8 @@ class Connector:
                 door.path.flush()
         for node in self.nodes:
             await node.close()
+        for presence in self.presences:
+            await presence.close()
 
 
 def run(config: ConnectorConfig, token: str) -> None:

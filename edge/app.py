@@ -20,6 +20,7 @@ from warren.edge.health import families, ready
 from warren.edge.judge.admission import ConnectorNode, Doorkeeper, Shown
 from warren.edge.judge.resolver import JudgeResolver
 from warren.edge.judge.sessions import Authority, Sessions
+from warren.edge.presence import Presences, listening
 from warren.edge.state import STORE, Credentials, load_credentials, locked
 from warren.edge.store.database import open_store
 from warren.edge.store.records import Change
@@ -72,6 +73,8 @@ class Edge:
         self.connections = Connections(self.endpoint, boot, self.sessions, attachments, self._send)
         self._timer: asyncio.TimerHandle | None = None
         self._writing = False
+        self.presences = Presences(doorkeeper, self._doubt)
+        self.shown = server
         repository.on_change = self._changed
         self._loop.add_reader(self.socket.fileno(), self._readable)
         self._rearm()
@@ -110,6 +113,15 @@ class Edge:
             if gone:
                 reason = Reason.DEVICE_UNKNOWN if member.role == "agent" else Reason.WRONG_TUNNEL
                 self.connections.attachments.expel(member.key, reason, self._loop.time())
+        self.connections.flush()
+
+    def _doubt(self, key: bytes) -> None:
+        """The TLS connection of a connector process has ended: if it does not answer any more, its flows end."""
+        self.connections.doubt(key, lambda: self._gone(key))
+
+    def _gone(self, key: bytes) -> None:
+        log.info("connector process gone", connector=keys.thumbprint(key)[:8])
+        self.connections.attachments.expel(key, Reason.PEER_GONE, self._loop.time())
         self.connections.flush()
 
     # ---- packets ----
@@ -174,6 +186,7 @@ async def serve_edge(config: EdgeConfig, stop: asyncio.Event) -> None:
         stack.push_async_callback(edge.close)
         addresses = tuple(str(edge) for edge in credentials.edges.edges)
         identity = Identity(credentials.fingerprint, credentials.network, addresses)
+        await stack.enter_async_context(listening(edge.presences, edge.socket.getsockname()[:2], edge.shown))
         await stack.enter_async_context(serve(create_app(repository, edge.sessions, identity), config.admin_socket))
         if config.metrics is not None:
             state = Health(lambda: ready(edge), lambda: families(edge))

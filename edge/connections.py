@@ -42,6 +42,8 @@ FIRST: Codec[attach_family.Attach | session_family.Enrol | session_family.Enter 
 """What a stream may begin with; the tag tells the family."""
 UNPROVED = 512
 """Connections that have proved nothing: twice the half-open handshakes that the engine allows."""
+ANSWER_TIME, LONGEST_DOUBT = 0.3, 3.0
+"""Seconds within which a process that is asked on QUIC answers; three PTOs where the way is longer."""
 PROOF_TIME = 10.0
 """Seconds for handshake and proof."""
 
@@ -64,6 +66,11 @@ class NodeConnection:
     def proved(self) -> bool:
         attached = self.attachment is not None and self.attachment.member is not None
         return attached or (self.session is not None and self.session.node is not None)
+
+    @property
+    def key(self) -> bytes:
+        """The key that the attachment was proved with; empty while there is none."""
+        return self.attachment.member.key if self.attachment is not None and self.attachment.member is not None else b""
 
     def drain(self, now: float) -> None:
         for event in self._streams.drain(now):
@@ -206,6 +213,24 @@ class Connections:
     def _flush_soon(self) -> None:
         self._soon = False
         self.flush()
+
+    def doubt(self, key: bytes, gone: Callable[[], None]) -> None:
+        """Does the node with this key still answer? If none of its connections does within `ANSWER_TIME`: `gone()`."""
+        now = self._loop.time()
+        heard: dict[Connection, int] = {}
+        for node in self._by_connection.values():
+            if node.key == key:
+                heard[node.connection] = node.connection.statistics().received
+                node.connection.probe(now)
+                self._endpoint.touch(node.connection)
+        self.flush()
+
+        def look() -> None:
+            if not any(connection.statistics().received > before for connection, before in heard.items()):
+                gone()
+
+        wait = max([ANSWER_TIME, *(3 * connection.pto() for connection in heard)])
+        self._loop.call_later(min(wait, LONGEST_DOUBT), look)
 
     def forget(self, node: NodeConnection) -> None:
         self._by_connection.pop(node.connection, None)

@@ -76,7 +76,7 @@ def init(
     edge = Edge(keys.new_id(), host, number, admin.check_name(name, "edge") if name else _own_name())
     admin_dir = admin_dir.expanduser()
     admin.create(admin_dir, state_dir, edge, _store_maker())
-    screen.remark(f"Edge {edge.name} ({edge.id}) at {edge}, UDP. Open that port in the firewall.")
+    screen.remark(f"Edge {edge.name} ({edge.id}) at {edge}. Open that port in the firewall, UDP and TCP.")
     screen.remark(f"  its state:                  {state_dir}")
     screen.remark(f"  the administrator's keys:   {admin_dir}   (keep a copy in a safe place)")
     screen.remark("Next:  warren edge run          then, in another terminal:")

@@ -25,6 +25,10 @@ from warren.fabric.core.reasons import Reason
 AWAY = 45.0
 """Seconds without a binding or a packet after which a slot's other ends hear that it is away: two idle Binds missed."""
 SWEEP = 5.0
+MISSED = 3.5
+"""Seconds without a word of a connector, which beats once a second, after which it gets no new circuits."""
+BEATS = 1.0
+"""Seconds between looks at the connectors' beats."""
 PACKETS = 1024
 """Control packets that wait to be sent; they are drained after every buffer."""
 
@@ -39,6 +43,7 @@ class _Waiting(NamedTuple):
 class Timer(enum.Enum):
     ASK = "ask"
     SWEEP = "sweep"
+    BEATS = "beats"
 
 
 Permitted = Callable[[bytes, bytes], "str | Reason"]
@@ -71,6 +76,7 @@ class Circuits:
         self._of_node: dict[bytes, list[Slot]] = {}
         self._waiting: deque[_Waiting] = deque()
         self._sweep_at = now + SWEEP
+        self._beats_at = now + BEATS
         self._messages: deque[tuple[Member, say.ToNode]] = deque()
         self._packets: deque[tuple[Address, bytes]] = deque(maxlen=PACKETS)
 
@@ -123,7 +129,9 @@ class Circuits:
         return gone
 
     def beat(self, member: Member, now: float) -> None:
-        member.heard = now
+        silent, member.silent, member.heard = member.silent, False, now
+        if silent and member.role == "connector":
+            self._retry(member.tunnel, now)
 
     def _take_over(self, slot: Slot, member: Member, now: float) -> None:
         before, slot.member = slot.member, member
@@ -178,11 +186,14 @@ class Circuits:
 
     def ask(self, member: Member, ask: say.Ask, now: float) -> None:
         """An agent asks for a circuit: answered by `Circuit` or `NoCircuit`, at once or within `ask_wait`."""
-        member.heard = now
+        self.beat(member, now)
         tunnel = self._tunnel(member, ask, now)
         if isinstance(tunnel, Reason):
             self._refuse(member, ask, tunnel)
         elif not self._connect(member, ask, tunnel, now):
+            if not ask.patient:
+                self._refuse(member, ask, Reason.TUNNEL_DOWN)
+                return
             if len(self._waiting) >= self.limits.asks or member.asks >= self.limits.asks_per_node:
                 self._refuse(member, ask, Reason.LIMIT)
                 return
@@ -191,14 +202,14 @@ class Circuits:
 
     def drop(self, member: Member, drop: say.Drop, now: float) -> None:
         """Either end ends a circuit; the other is told. Of a circuit that is not its own: nothing happens."""
-        member.heard = now
+        self.beat(member, now)
         circuit, slot = self._own(member, drop.circuit)
         if circuit is not None and slot is not None:
             self._end(circuit, drop.reason, (circuit.far(slot),))
 
     def suspect(self, member: Member, suspect: say.Suspect, now: float) -> None:
         """One end believes that large packets vanish: the other is told, so that it binds too."""
-        member.heard = now
+        self.beat(member, now)
         circuit, slot = self._own(member, suspect.circuit)
         if circuit is not None and slot is not None:
             self._tell(circuit.far(slot), say.Suspect(circuit.id))
@@ -231,6 +242,7 @@ class Circuits:
             connector
             for connector in self._connectors.get(tunnel, ())
             if (connector.boot == ask.boot if ask.boot else connector.boot not in ask.tried)
+            and not connector.silent
             and ask.index in connector.slots
             and connector.slots[ask.index].address is not None
             and connector.load < self.limits.circuits_per_connector
@@ -321,19 +333,33 @@ class Circuits:
     # ---- time ----
 
     def poll_timeout(self) -> tuple[float, Timer]:
-        if self._waiting and self._waiting[0].until < self._sweep_at:
-            return self._waiting[0].until, Timer.ASK
-        return self._sweep_at, Timer.SWEEP
+        due = [(self._sweep_at, Timer.SWEEP), (self._beats_at, Timer.BEATS)]
+        if self._waiting:
+            due.append((self._waiting[0].until, Timer.ASK))
+        return min(due, key=lambda one: one[0])
 
     def handle_timeout(self, now: float) -> None:
         while self._waiting and self._waiting[0].until <= now:
             one = self._waiting.popleft()
             one.member.asks -= 1
             self._refuse(one.member, one.ask, Reason.TUNNEL_DOWN)
+        if now >= self._beats_at:
+            late, self._beats_at = now - self._beats_at, now + BEATS
+            if late < BEATS:  # else it is we who stood still, and have not read yet what came meanwhile
+                self._look_for_silence(now)
         if now >= self._sweep_at:
             self._sweep_at = now + SWEEP
             for slot in list(self._bindings.slots.values()):
                 self._look_at(slot, now)
+
+    def _look_for_silence(self, now: float) -> None:
+        for there in self._connectors.values():
+            for connector in there:
+                if not connector.silent and now - connector.heard > MISSED:
+                    connector.silent = True
+                    self.counters["silent_connectors"] += 1
+                    for slot in connector.slots.values():
+                        self._tell_away(slot)
 
     def _look_at(self, slot: Slot, now: float) -> None:
         if slot.member is None and now - slot.gone_at > self.limits.hold:

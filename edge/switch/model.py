@@ -81,6 +81,8 @@ class Member:
     tunnel: str
     heard: float
     """When it last said something."""
+    silent: bool = False
+    """A connector that missed its beats: it gets no new circuits until it is heard again."""
     slots: dict[int, Slot] = field(default_factory=dict)
     asks: int = 0
     """Those that wait."""

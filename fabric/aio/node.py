@@ -379,12 +379,19 @@ class Node:
     # ---- what the agent asks ----
 
     async def ask(
-        self, index: int, peer: bytes, permit: bytes, tried: tuple[bytes, ...], boot: bytes = b""
+        self,
+        index: int,
+        peer: bytes,
+        permit: bytes,
+        tried: tuple[bytes, ...],
+        boot: bytes = b"",
+        *,
+        patient: bool = True,
     ) -> tuple[Circuit, CircuitSocket]:
         """A circuit for a peer connection. Raises DeniedError."""
         if self._attachment is None or self.state != "connected":
             raise DeniedError(Reason.JUDGE_AWAY, self.reason)
-        request = self._attachment.ask(index, peer, permit, self._loop.time(), boot=boot, tried=tried)
+        request = self._attachment.ask(index, peer, permit, self._loop.time(), boot=boot, tried=tried, patient=patient)
         if request is None:
             raise DeniedError(Reason.LIMIT, "circuits asked for")
         future = self._circuits[request] = self._loop.create_future()

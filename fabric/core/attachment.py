@@ -162,16 +162,18 @@ class Attachment:
         *,
         boot: bytes = b"",
         tried: tuple[bytes, ...] = (),
+        patient: bool = True,
     ) -> int | None:
         """Asks for a circuit for slot `index`; `Circuit` or `NoCircuit` with the returned number follows.
 
         None: not attached, or too many are under way. `peer`: the peer connection's id, 16 bytes; `permit`: the
-        judge's pass; `boot`: only to that connector process; `tried`: boot ids of connectors that failed just now."""
+        judge's pass; `boot`: only to that connector process; `tried`: boot ids of connectors that failed just now;
+        `patient`: wait a little for one that is not there yet."""
         if self.state is not State.ATTACHED or len(self._asked) >= ASKS:
             return None
         self._next += 1
         self._asked[self._next] = now + ASK_WAIT
-        self._say(Ask(self._next, index, peer, permit, boot, tried), now)
+        self._say(Ask(self._next, index, peer, permit, boot, tried, patient), now)
         return self._next
 
     def cancel(self, request: int) -> None:

@@ -30,7 +30,7 @@ class Codec(Generic[M]):
     def __init__(self, union: Any, limit: int = MESSAGE_LIMIT) -> None:
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder: msgspec.msgpack.Decoder[M] = msgspec.msgpack.Decoder(union)
-        self._limit = limit
+        self.limit = limit
 
     def encode(self, message: M) -> bytes:
         """The message with its length in front."""
@@ -49,8 +49,8 @@ class Codec(Generic[M]):
         if len(buffer) < LENGTH:
             return None
         length = int.from_bytes(buffer[:LENGTH], "big")
-        if length > self._limit:
-            raise WireError(f"a message of {length} bytes, {self._limit} are allowed")
+        if length > self.limit:
+            raise WireError(f"a message of {length} bytes, {self.limit} are allowed")
         if len(buffer) < LENGTH + length:
             return None
         body = bytes(buffer[LENGTH : LENGTH + length])

@@ -79,6 +79,8 @@ class Ask(Message, frozen=True):
     """Only to the connector process with this boot id (another circuit for a living peer connection)."""
     tried: tuple[bytes, ...] = ()
     """Boot ids of connectors that failed just now."""
+    patient: bool = True
+    """Whether to wait for a connector that is not there yet; else `NoCircuit` at once."""
 
 
 class Offer(Message, frozen=True):

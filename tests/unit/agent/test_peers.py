@@ -26,7 +26,14 @@ class Switch:
         self.asked = 0
 
     async def ask(
-        self, index: int, peer: bytes, permit: bytes, tried: tuple[bytes, ...], boot: bytes = b""
+        self,
+        index: int,
+        peer: bytes,
+        permit: bytes,
+        tried: tuple[bytes, ...],
+        boot: bytes = b"",
+        *,
+        patient: bool = True,
     ) -> tuple[Circuit, CircuitSocket]:
         self.asked += 1
         raise DeniedError(Reason.TUNNEL_DOWN)

@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.edge.switch.fixture import PEER, Desk
 from warren.edge.switch.circuits import AWAY
-from warren.edge.switch.model import Limits
+from warren.edge.switch.model import Limits, Member
 from warren.fabric.core import frames
 from warren.fabric.core.errors import DeniedError
 from warren.fabric.core.messages.attachment import (
@@ -390,3 +390,54 @@ def test_an_answer_of_before_does_not_bring_an_old_address_back() -> None:
     desk.core.handle_control(old, before, 2.0)
     assert slot.address == now_at
     assert desk.core.poll_transmit() is None
+
+
+# --- connectors that say nothing
+
+
+def beat_until(desk: Desk, members: list[Member], end: float, start: float = 0.0) -> None:
+    """Time goes on in steps of half a second; these connectors beat."""
+    now = start
+    while now < end:
+        now += 0.5
+        for member in members:
+            desk.core.beat(member, now)
+        desk.wait(now)
+
+
+def test_a_connector_that_missed_three_beats_gets_no_circuits_until_it_is_heard() -> None:
+    desk = Desk()
+    silent, agent = desk.connector(), desk.agent()
+    opened = desk.ask(agent, 1)
+    assert isinstance(opened, Circuit)
+    beat_until(desk, [], 6.0)
+    assert desk.heard(agent)[-1] == FarAway(opened.circuit)
+    assert desk.ask(agent, 2, now=6.0) is None
+    desk.core.beat(silent, 7.0)
+    assert isinstance(desk.heard(agent)[-1], Circuit)
+
+
+def test_one_that_beats_is_taken_instead() -> None:
+    desk = Desk()
+    desk.connector(b"s" * 16)
+    other, agent = desk.connector(b"o" * 16), desk.agent()
+    beat_until(desk, [other], 6.0)
+    for request in range(4):
+        answer = desk.ask(agent, request, now=6.0)
+        assert isinstance(answer, Circuit) and answer.boot == b"o" * 16
+
+
+def test_a_switch_that_stood_still_takes_nobody_for_silent() -> None:
+    desk = Desk()
+    desk.connector()
+    desk.wait(2.0)
+    desk.core.handle_timeout(62.0)
+    assert isinstance(desk.ask(desk.agent(), 1, now=62.0), Circuit)
+
+
+def test_who_is_not_patient_hears_at_once_that_there_is_no_other() -> None:
+    desk = Desk()
+    desk.connector()
+    agent = desk.agent()
+    assert desk.ask(agent, 1, tried=(b"c" * 16,), patient=False) == NoCircuit(1, Reason.TUNNEL_DOWN.code)
+    assert desk.ask(agent, 2, tried=(b"c" * 16,)) is None

@@ -1,0 +1,192 @@
+"""Connector processes on TLS: who is taken note of, and what the end of a connection means."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from tests.unit.edge.judge.test_admission import doorkeeper
+from tests.unit.fabric.identity.world import OTHER, WORLD
+from warren.edge import presence as module
+from warren.edge.presence import Presences, listening
+from warren.fabric.aio.node import Identity
+from warren.fabric.aio.presence import Presence
+from warren.fabric.core.engine import ServerConfig
+from warren.fabric.core.errors import ConfigError
+from warren.fabric.identity import certificates, keys, proof
+from warren.fabric.identity.statements import Edge
+
+SHOWN = ServerConfig(("any",), certificates.pem(WORLD.edge_leaf, WORLD.edge_ca), keys.private_pem(WORLD.edge_key))
+KEY = keys.public(WORLD.connector_key)
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def identity(network: bytes = WORLD.network, statement: bytes = WORLD.statement) -> Identity:
+    def sign(label: bytes, challenge: bytes, leaf: bytes) -> bytes:
+        return proof.sign(WORLD.connector_key, label, challenge, leaf)
+
+    return Identity("connector", KEY, sign, network, (WORLD.connector_leaf, WORLD.tunnel_ca), statement)
+
+
+@dataclass
+class Place:
+    edge: Edge
+    presences: Presences
+    doubts: list[bytes]
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return self.edge.host, self.edge.port
+
+
+@asynccontextmanager
+async def place() -> AsyncIterator[Place]:
+    doubts: list[bytes] = []
+    found = Place(Edge(WORLD.edge, "127.0.0.1", free_port(), "fra"), Presences(doorkeeper(), doubts.append), doubts)
+    async with listening(found.presences, found.address, SHOWN):
+        yield found
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+def run(work: Callable[[Place], Coroutine[Any, Any, None]]) -> None:
+    async def main() -> None:
+        async with place() as here:
+            await work(here)
+
+    asyncio.run(main())
+
+
+def test_the_end_of_a_process_is_a_doubt() -> None:
+    async def work(here: Place) -> None:
+        connector = Presence(identity(), here.edge)
+        connector.start()
+        await until(lambda: connector.seen)
+        assert len(here.presences) == 1 and not here.doubts
+        await connector.close()
+        await until(lambda: here.doubts)
+        assert here.doubts == [KEY] and len(here.presences) == 0
+
+    run(work)
+
+
+def test_a_reset_as_boxes_on_the_way_send_it_is_none() -> None:
+    async def work(here: Place) -> None:
+        connector = Presence(identity(), here.edge)
+        reader, writer = await asyncio.open_connection(
+            *here.address, ssl=connector._context, server_hostname=here.edge.server_name
+        )
+        await connector._prove(reader, writer)
+        assert len(here.presences) == 1
+        sock = writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+        await until(lambda: len(here.presences) == 0)
+        assert not here.doubts
+
+    run(work)
+
+
+def test_it_comes_back_after_the_edges_end() -> None:
+    async def main() -> None:
+        port = free_port()
+        connector = Presence(identity(), Edge(WORLD.edge, "127.0.0.1", port, "fra"))
+        connector.start()
+        for _ in range(2):
+            presences = Presences(doorkeeper(), lambda key: None)
+            async with listening(presences, ("127.0.0.1", port), SHOWN):
+                await until(lambda: connector.seen)
+            await until(lambda: not connector.seen)
+            assert len(presences) == 0
+        await connector.close()
+
+    asyncio.run(main())
+
+
+def test_an_edge_of_another_network_is_shown_nothing() -> None:
+    async def work(here: Place) -> None:
+        connector = Presence(identity(network=OTHER.network), here.edge)
+        connector.start()
+        await until(lambda: connector._said)  # why it is not seen, as it logs it
+        assert not connector.seen and "certificate" in connector._said
+        await connector.close()
+        assert not here.presences.counters["seen"]
+
+    run(work)
+
+
+def test_a_statement_of_another_network_is_refused() -> None:
+    async def work(here: Place) -> None:
+        connector = Presence(identity(statement=OTHER.statement), here.edge)
+        connector.start()
+        await until(lambda: here.presences.counters["refused"])
+        assert not connector.seen and not here.doubts
+        await connector.close()
+
+    run(work)
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"\x00\x00\x00\x00", b"\xff\xff\xff\xff", b"\x00\x00\x00\x02\x81\xa1", b"GET / "]
+)
+def test_hostile_bytes_cost_their_sender_the_connection(said: bytes) -> None:
+    async def work(here: Place) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(cadata=certificates.pem(WORLD.network).decode())
+        reader, writer = await asyncio.open_connection(
+            *here.address, ssl=context, server_hostname=here.edge.server_name
+        )
+        writer.write(said)
+        writer.write_eof() if writer.can_write_eof() else writer.close()
+        with suppress(OSError, ssl.SSLError, asyncio.IncompleteReadError):
+            await reader.read()
+        await until(lambda: here.presences.counters["refused"])
+        assert not here.doubts
+
+    run(work)
+
+
+def test_connections_without_proof_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "UNPROVED", 2)
+
+    async def work(here: Place) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(cadata=certificates.pem(WORLD.network).decode())
+        writers = []
+        for _ in range(4):
+            with suppress(OSError, ssl.SSLError):
+                _, writer = await asyncio.open_connection(
+                    *here.address, ssl=context, server_hostname=here.edge.server_name
+                )
+                writers.append(writer)
+        await until(lambda: here.presences.counters["too_many"] == 2)
+        for writer in writers:
+            writer.transport.abort()
+
+    run(work)
+
+
+def test_a_port_that_is_taken_is_an_error_that_says_so() -> None:
+    async def work(here: Place) -> None:
+        with pytest.raises(ConfigError, match=f"TCP port {here.edge.port} can't be had"):
+            async with listening(replace(here, doubts=[]).presences, here.address, SHOWN):
+                pass
+
+    run(work)
