@@ -186,11 +186,16 @@ class Agent:
 
     def disconnected(self, reason: Reason, detail: str) -> None:
         self.decisions.forget()
+        if reason is Reason.DEVICE_UNKNOWN:  # its connectors have ended everything, and can't tell us any more
+            self.peers.end_all(reason)
 
     def forgotten(self, circuit_socket: CircuitSocket) -> None:
         self.peers.renew(circuit_socket)
 
     def welcomed(self, welcome: say.Welcome) -> None:
+        pass
+
+    def revoked(self, revoked: say.Revoked) -> None:
         pass
 
     def offered(self, offer: Offer, circuit_socket: CircuitSocket) -> None:

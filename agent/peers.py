@@ -366,6 +366,12 @@ class Peers:
                 state.peer.close(reason, self._loop.time())
                 path.flush()
 
+    def end_all(self, reason: Reason) -> None:
+        """Every flow ends with a reset."""
+        for state in self.states():
+            if state.path is not None:
+                self.ended(state.path, reason)
+
     def flush(self, state: PeerState) -> None:
         if state.path is not None:
             state.path.flush()

@@ -90,6 +90,7 @@ class Connector:
         self._doors: dict[bytes, AgentAtDoor] = {}
         self._by_peer: dict[bytes, AgentAtDoor] = {}
         self.draining = False
+        self._lease, self._confirmed = config.lease, elapsed()
 
         def sign(label: bytes, challenge: bytes, leaf: bytes) -> bytes:
             return proof.sign(key, label, challenge, leaf)
@@ -117,11 +118,23 @@ class Connector:
 
     def _tick(self) -> None:
         self._beat = self._loop.call_later(BEAT, self._tick)
+        self._keep_lease()
         for node in self.nodes:
             try:
                 node.health(self.counts.open, self.draining)
             except WireError as error:
                 log.warning("the edge does not read", detail=str(error))
+
+    def _keep_lease(self) -> None:
+        """A session that lives confirms every flow; without one they end when the lease does."""
+        now = elapsed()
+        if any(node.state == "connected" for node in self.nodes):
+            self._confirmed = now
+        elif now - self._confirmed > self._lease:
+            self._confirmed = now
+            ended = self.gate.revocations.end_all()
+            if ended:
+                log.warning("flows ended: no edge has confirmed them for the lease", flows=ended, seconds=self._lease)
 
     def __len__(self) -> int:
         """Agents with a peer connection."""
@@ -143,6 +156,14 @@ class Connector:
 
     def welcomed(self, welcome: say.Welcome) -> None:
         self.gate.clock(welcome.edge, welcome.time, elapsed())
+        for node in self.nodes:
+            if node.edge.id == welcome.edge:
+                node.holding(self.gate.revocations.ids())
+
+    def revoked(self, revoked: say.Revoked) -> None:
+        ended = self.gate.revocations.revoke(revoked.epoch, revoked.entries)
+        if ended:
+            log.info("flows ended: what they stood on was taken back", flows=ended)
 
     def offered(self, offer: Offer, circuit_socket: CircuitSocket) -> None:
         """Keeps the offer until the agent's first packet; a further circuit of a living connection joins it."""

@@ -11,6 +11,7 @@ from typing import Annotated
 import msgspec
 
 from warren.connector.gate import Ceiling
+from warren.connector.revocations import LEASE
 from warren.fabric.core.errors import ConfigError
 from warren.fabric.daemon.settings import Endpoint, LogSettings
 
@@ -26,6 +27,8 @@ class ConnectorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     ceiling: Ceiling = msgspec.field(default_factory=Ceiling, name="allow")
     drain: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 30.0
     """Seconds that flows get to end after SIGTERM."""
+    lease: Annotated[float, msgspec.Meta(ge=1, le=86_400)] = LEASE
+    """Seconds for which flows go on although no edge can be reached that confirms them."""
     engine: str | None = None
     metrics: Endpoint | None = None
     """Where /ready and /metrics are served; None: nowhere."""

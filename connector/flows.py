@@ -15,6 +15,7 @@ from warren.connector.dial import dial
 from warren.connector.gate import Gate
 from warren.connector.icmp import EchoFlow
 from warren.connector.nameservers import Nameservers
+from warren.connector.revocations import Standing
 from warren.connector.udp import UdpFlow
 from warren.fabric.aio.pump import Pump
 from warren.fabric.core import dnswire
@@ -70,6 +71,7 @@ class Flows:
         self._counts = counts
         self._flush = flush
         self._dials: dict[Flow, asyncio.Task[None]] = {}
+        self._standing: dict[Flow, Standing] = {}
         self._questions: set[asyncio.Task[None]] = set()
         self.draining = False
 
@@ -108,10 +110,11 @@ class Flows:
                 raise DeniedError(Reason.UNSUPPORTED, message.protocol)
             if len(self._dials) >= DIALS:
                 raise DeniedError(Reason.LIMIT, "dials")
-            self._gate.check(message, self._peer.key, elapsed())
+            grant = self._gate.check(message, self._peer.key, elapsed())
         except DeniedError as error:
             self._refuse(flow, error)
             return
+        self._standing[flow] = self._gate.revocations.enter(grant, lambda: self._revoked(flow))
         task = asyncio.create_task(self._open(flow, message))
         self._dials[flow] = task
         task.add_done_callback(lambda _: self._dials.pop(flow, None))
@@ -172,17 +175,36 @@ class Flows:
         self._flush()
 
     def _done(self, flow: Flow) -> None:
+        self._leave(flow)
         self._counts.open -= 1
         self._counts.changed.set()
         flow.owner = None
         self._peer.settled(flow)
 
+    def _revoked(self, flow: Flow) -> None:
+        """What it stands on was taken back: it ends, or its opening is refused."""
+        if flow in self._dials:
+            self._cancel(flow)
+            self._refuse(flow, DeniedError(Reason.STALE_GRANT, "taken back while it was opening"))
+        elif isinstance(flow.owner, Pump):
+            flow.owner.abandon()
+        elif isinstance(flow.owner, DatagramFlow):
+            flow.owner.close()
+        self._flush()
+
+    def _leave(self, flow: Flow) -> None:
+        standing = self._standing.pop(flow, None)
+        if standing is not None:
+            self._gate.revocations.leave(standing)
+
     def _refuse(self, flow: Flow, error: DeniedError) -> None:
+        self._leave(flow)
         log.debug("flow refused", reason=error.reason.word, detail=error.detail)
         self._counts.refuse(error.reason)
         self._peer.refuse(flow, error.reason, error.detail)
 
     def _cancel(self, flow: Flow) -> None:
+        self._leave(flow)
         task = self._dials.pop(flow, None)
         if task is not None:
             task.cancel()

@@ -11,6 +11,7 @@ import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from warren.connector.revocations import Revocations
 from warren.fabric.core import dnsrecords, dnswire
 from warren.fabric.core.errors import ConfigError, DeniedError
 from warren.fabric.core.messages.peer import Open
@@ -125,6 +126,7 @@ class Gate:
     """Holds every Open against its grant."""
 
     def __init__(self, tunnel: str, verifier: Verifier, ceiling: Ceiling) -> None:
+        self.revocations = Revocations()
         self._tunnel = tunnel
         self._verifier = verifier
         self._ceiling = ceiling
@@ -138,7 +140,7 @@ class Gate:
     def check(self, message: Open, key: bytes, elapsed: float) -> Grant:
         """The grant, if it allows exactly this flow to the device that proved `key`.
 
-        Raises DeniedError: BAD_GRANT, GRANT_EXPIRED, GRANT_MISMATCH.
+        Raises DeniedError: BAD_GRANT, GRANT_EXPIRED, GRANT_MISMATCH, STALE_GRANT.
         """
         grant = self._grant(message.grant, key, elapsed)
         if not grant.covers(message.protocol, message.address, message.host, message.port):
@@ -177,4 +179,5 @@ class Gate:
             raise DeniedError(Reason.GRANT_MISMATCH, "another tunnel")
         if grant.thumbprint != thumbprint(key):
             raise DeniedError(Reason.GRANT_MISMATCH, "another device")
+        self.revocations.check(grant)
         return grant

@@ -104,6 +104,7 @@ class Edge:
 
     def _changed(self, snapshot: Snapshot, change: Change) -> None:
         self.sessions.changed(snapshot, change)
+        self.connections.flush()  # what is said above goes out before connections are closed below
         for member in list(self.circuits.members):
             gone = (
                 snapshot.device(keys.thumbprint(member.key)) is None

@@ -33,6 +33,10 @@ log = structlog.get_logger()
 
 QUERIES = 64
 """DNS queries of one device under way."""
+REMEMBERED = 3_600.0
+"""Seconds for which a connector that enters hears of a deletion: far longer than a grant opens flows."""
+REVOKED_MAX = 5_000
+"""Deletions of that time that it hears of, the newest: they fit one message."""
 MISSED = 3.5
 """Seconds without a beat after which a connector is taken for gone: three missed."""
 
@@ -81,7 +85,15 @@ class Sessions:
                     del self._connectors[tunnel.id][session.boot]
 
     def changed(self, snapshot: Snapshot, change: Change) -> None:
-        """The store has changed: agents hear what they may capture now, and who was deleted leaves."""
+        """The store has changed: agents hear what they may capture now, connectors what is no more, and who was deleted
+        leaves."""
+        gone = tuple((tombstone.id, tombstone.revision) for tombstone in change.deleted)
+        if gone or change.everything:
+            for session in [one for there in self._connectors.values() for one in there.values()]:
+                if change.everything:
+                    session.tell_revoked()
+                else:
+                    session.say_revoked(snapshot.epoch, gone)
         for device_id, sessions in list(self._agents.items()):
             device = snapshot.devices_by_id.get(device_id)
             for session in list(sessions):
@@ -208,6 +220,7 @@ class Session:
                 self.tell_network(device)
             case ConnectorNode(tunnel, _):
                 self._send(say.Welcome(tunnel.id, tunnel.name, self._authority.edge, time.time()))
+                self.tell_revoked()
 
     def _who(self) -> dict[str, str]:
         match self.node:
@@ -249,6 +262,8 @@ class Session:
                 self._send(self._decide(message, key))
             case say.Health(flows, draining), ConnectorNode():
                 self.flows, self.draining = flows, draining
+            case say.Holding(ids), ConnectorNode():
+                self._hold(ids)
             case _, None:
                 pass  # it was refused, and has not heard yet
             case _:
@@ -317,6 +332,26 @@ class Session:
             self._told = told
             self._send(told)
             self._flush()
+
+    def tell_revoked(self) -> None:
+        """A connector, when it enters and when the store was read anew: what was deleted lately."""
+        self._spawn(self._tell_revoked())
+
+    async def _tell_revoked(self) -> None:
+        gone = await self._authority.repository.tombstones(since=int(time.time() - REMEMBERED))
+        self.say_revoked(self._authority.snapshot.epoch, tuple((one.id, one.revision) for one in gone[-REVOKED_MAX:]))
+
+    def say_revoked(self, epoch: int, entries: tuple[tuple[str, int], ...]) -> None:
+        self._send(say.Revoked(epoch, entries))
+        self._flush()
+
+    def _hold(self, ids: tuple[str, ...]) -> None:
+        """What the connector's flows stand on and we do not know (any more): they end."""
+        now = self._authority.snapshot
+        known = (now.devices_by_id, now.routes, now.tunnels)
+        gone = [one for one in ids if ":" not in one and not any(one in table for table in known)]
+        if gone:
+            self.say_revoked(now.epoch, tuple((one, now.revision) for one in gone))
 
     def _send(self, message: say.ToNode) -> None:
         if self._control is None:

@@ -78,10 +78,14 @@ class Repository:
             change.everything = True
         return epoch
 
-    async def tombstones(self, after: int = 0) -> list[Tombstone]:
-        """What was deleted after that revision, in order."""
+    async def tombstones(self, after: int = 0, *, since: int = 0) -> list[Tombstone]:
+        """What was deleted after that revision, and since that Unix time, in order."""
         table = schema.tombstones
-        query = select(table).where(table.c.revision > after).order_by(table.c.revision, table.c.id)
+        query = (
+            select(table)
+            .where(table.c.revision > after, table.c.deleted >= since)
+            .order_by(table.c.revision, table.c.id)
+        )
         async with self._engine.connect() as connection:
             return [Tombstone(row.id, row.kind, row.revision, row.deleted) for row in await connection.execute(query)]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -80,6 +80,9 @@ class Owner(Protocol):
 
     def forgotten(self, socket: CircuitSocket) -> None:
         """The switch was restarted and knows none of this socket's circuits: whoever asked for them asks again."""
+
+    def revoked(self, revoked: say.Revoked) -> None:
+        """Connectors: what opens nothing any more, and ends what is open."""
 
     def network(self, network: say.Network) -> None:
         """Agent: what may be captured."""
@@ -371,6 +374,8 @@ class Node:
                 self._away(reason, f"{reason.text}{': ' + detail if detail else ''}")
             case core.NetworkChanged(network):
                 self._owner.network(network)
+            case core.RevocationsTold(revoked):
+                self._owner.revoked(revoked)
             case core.Decided(request, granted, reason, detail):
                 _settle(self._decisions.pop(request, None), granted, DeniedError(reason, detail))
             case core.Answered(request, answer):
@@ -443,6 +448,12 @@ class Node:
     def health(self, flows: int, draining: bool) -> None:
         if isinstance(self._session, core.ConnectorSession):
             self._session.health(flows, draining)
+            self.flush()
+
+    def holding(self, ids: Iterable[str]) -> None:
+        """What the connector's flows stand on; it hears of what is no more."""
+        if isinstance(self._session, core.ConnectorSession):
+            self._session.holding(ids)
             self.flush()
 
     def drop(self, circuit: bytes, reason: Reason) -> None:

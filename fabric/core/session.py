@@ -7,7 +7,8 @@ the judge's half is edge/judge/sessions.py. Each is opened once the link is read
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 from warren.fabric.core.engine import StreamReset, StreamStopped
@@ -26,11 +27,13 @@ from warren.fabric.core.messages.session import (
     Enter,
     Granted,
     Health,
+    Holding,
     HostRoute,
     Network,
     Protocol,
     Query,
     Refused,
+    Revoked,
     ToJudge,
     ToNode,
     Welcome,
@@ -42,6 +45,9 @@ DECISIONS = 4096
 """Decisions under way at once: a scan of a thousand ports asks a thousand."""
 QUERIES = 64
 """DNS queries under way at once, below the engine's limit of streams so that other families still get theirs."""
+
+HELD_AT_ONCE = 1_000
+"""Ids in one `Holding`, of 32 bytes or so: half of the longest message."""
 
 Sign = Callable[[bytes, bytes, bytes], bytes]
 """(label, challenge, leaf DER) → signature."""
@@ -83,7 +89,11 @@ class EnrolmentDone(NamedTuple):
     name: str
 
 
-SessionEvent = SessionReady | SessionRefused | NetworkChanged | Decided | Answered | EnrolmentDone
+class RevocationsTold(NamedTuple):
+    revoked: Revoked
+
+
+SessionEvent = SessionReady | SessionRefused | NetworkChanged | Decided | Answered | EnrolmentDone | RevocationsTold
 
 
 class Session:
@@ -154,10 +164,18 @@ class ConnectorSession(Session):
         if self.ready:
             self._send(Health(flows, draining))
 
+    def holding(self, ids: Iterable[str]) -> None:
+        """What its flows stand on; `RevocationsTold` follows for what is no more. Raises WireError."""
+        pending = iter(ids)
+        while some := tuple(islice(pending, HELD_AT_ONCE)):
+            self._send(Holding(some))
+
     def _take(self, message: ToNode) -> None:
         if isinstance(message, Welcome):
             self.ready = True
             self._events.append(SessionReady(message))
+        elif isinstance(message, Revoked) and self.ready:
+            self._events.append(RevocationsTold(message))
         else:
             super()._take(message)
 

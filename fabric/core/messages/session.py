@@ -81,6 +81,22 @@ class Welcome(Message, frozen=True):
     """The edge's clock, seconds since 1970: grants are judged by it, kept going on CLOCK_BOOTTIME."""
 
 
+class Revoked(Message, frozen=True):
+    """Judge → connector: grants that name one of these ids and are older than its revision open nothing any more, and
+    flows that stand on them end. Sent after `Welcome`, and at once when something is deleted."""
+
+    epoch: int
+    """Of the store; a higher one than before: it was restored."""
+    entries: tuple[tuple[str, int], ...] = ()
+    """(id of device, route or tunnel, least revision)."""
+
+
+class Holding(Message, frozen=True):
+    """Connector → judge, when it enters: ids that its flows stand on. The judge revokes those that it does not know."""
+
+    ids: tuple[str, ...]
+
+
 class Decide(Message, frozen=True):
     """Agent → judge: may this flow open?"""
 
@@ -146,8 +162,8 @@ class Answer(Message, frozen=True):
     message: bytes
 
 
-ToJudge = Enrol | Enter | Decide | Health | Query
-ToNode = Enrolled | Refused | Network | Welcome | Granted | Denied | HostRoute | Answer
+ToJudge = Enrol | Enter | Decide | Health | Holding | Query
+ToNode = Enrolled | Refused | Network | Welcome | Revoked | Granted | Denied | HostRoute | Answer
 
 TO_JUDGE: Codec[ToJudge] = Codec(ToJudge)
 TO_NODE: Codec[ToNode] = Codec(ToNode, 1 << 20)

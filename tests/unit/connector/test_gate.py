@@ -27,6 +27,7 @@ ELAPSED = 5000.0
 def gate(ceiling: Ceiling | None = None, tunnel: str = WORLD.tunnel) -> Gate:
     made = Gate(tunnel, Verifier(WORLD.network, WORLD.edges), ceiling or Ceiling())
     made.clock(WORLD.edge, NOW, ELAPSED)
+    made.revocations.revoke(0, ())
     return made
 
 
@@ -118,6 +119,14 @@ def test_a_connector_cannot_replay_a_grant_at_another_connector_of_its_tunnel() 
 def test_before_an_edge_told_the_time_nothing_opens() -> None:
     fresh = Gate(WORLD.tunnel, Verifier(WORLD.network, WORLD.edges), Ceiling())
     assert refusal(opening(signed()), at=fresh) is Reason.STALE_GRANT
+
+
+def test_before_an_edge_told_what_was_revoked_nothing_opens() -> None:
+    fresh = Gate(WORLD.tunnel, Verifier(WORLD.network, WORLD.edges), Ceiling())
+    fresh.clock(WORLD.edge, NOW, ELAPSED)
+    assert refusal(opening(signed()), at=fresh) is Reason.STALE_GRANT
+    fresh.revocations.revoke(0, ())
+    assert fresh.check(opening(signed()), KEY, ELAPSED)
 
 
 def question(name: str, kind: int = dnswire.A) -> dnswire.Question:
