@@ -191,6 +191,8 @@ class Connections:
         self._send = send
         self._loop = asyncio.get_running_loop()
         self._by_connection: dict[Connection, NodeConnection] = {}
+        self._unproved: set[NodeConnection] = set()
+        """Those that had not proved themselves when it was last looked at."""
         self._stuck: tuple[Address, Batch] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._flushing = False
@@ -234,6 +236,7 @@ class Connections:
 
     def forget(self, node: NodeConnection) -> None:
         self._by_connection.pop(node.connection, None)
+        self._unproved.discard(node)
 
     def flush(self) -> None:
         """Drain all events, send all batches, re-arm the timer."""
@@ -253,13 +256,14 @@ class Connections:
         self._rearm()
 
     def _accept(self, connection: Connection, now: float) -> None:
-        unproved = sum(not node.proved for node in self._by_connection.values())
-        if unproved >= UNPROVED:
+        self._unproved = {node for node in self._unproved if not node.proved}
+        if len(self._unproved) >= UNPROVED:
             self.counters["too_many_unproved"] += 1
             connection.close(Reason.LIMIT.close_code, Reason.LIMIT.word, now)
             self._endpoint.touch(connection)
             return
         node = self._by_connection[connection] = NodeConnection(self, connection)
+        self._unproved.add(node)
         node.drain(now)
 
     def _transmit(self, now: float) -> None:

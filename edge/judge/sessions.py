@@ -33,6 +33,8 @@ log = structlog.get_logger()
 
 QUERIES = 64
 """DNS queries of one device under way."""
+SESSIONS_PER_DEVICE = 8
+"""Sessions of one device at once: one, and those of before that are not known dead yet. The newest stay."""
 REMEMBERED = 3_600.0
 """Seconds for which a connector that enters hears of a deletion: far longer than a grant opens flows."""
 REVOKED_MAX = 5_000
@@ -62,7 +64,7 @@ class Sessions:
     def __init__(self, authority: Authority) -> None:
         self.authority = authority
         self.counters: Counter[str] = Counter()
-        self._agents: dict[str, set[Session]] = {}
+        self._agents: dict[str, dict[Session, None]] = {}
         self._connectors: dict[str, dict[bytes, Session]] = {}
         self._known: set[str] = set()
 
@@ -71,7 +73,10 @@ class Sessions:
     def entered(self, session: Session) -> None:
         match session.node:
             case DeviceNode(device, _):
-                self._agents.setdefault(device.id, set()).add(session)
+                there = self._agents.setdefault(device.id, {})
+                there[session] = None
+                if len(there) > SESSIONS_PER_DEVICE:
+                    next(iter(there)).expel(Reason.LIMIT)
             case ConnectorNode(tunnel, _):
                 self._known.add(tunnel.id)
                 self._connectors.setdefault(tunnel.id, {})[session.boot] = session
@@ -79,7 +84,10 @@ class Sessions:
     def left(self, session: Session) -> None:
         match session.node:
             case DeviceNode(device, _):
-                self._agents.get(device.id, set()).discard(session)
+                there = self._agents.get(device.id, {})
+                there.pop(session, None)
+                if not there:
+                    self._agents.pop(device.id, None)
             case ConnectorNode(tunnel, _):
                 if self._connectors.get(tunnel.id, {}).get(session.boot) is session:
                     del self._connectors[tunnel.id][session.boot]
