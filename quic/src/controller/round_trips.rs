@@ -1,41 +1,39 @@
-//! The round trip: the smallest, and whether there is a standing queue above it. Everything in nanoseconds.
+//! The round trip: the smallest, and whether there is a standing queue above it.
 
-use std::time::{Duration, Instant};
+use super::time::{seconds, Time, MS};
 
 /// Longer than any round trip: nothing has been measured.
-pub const FOREVER: u64 = u64::MAX / 4;
-
-const MS: u64 = 1_000_000;
+pub const FOREVER: Time = Time::MAX / 4;
 
 /// What the samples of the round trip say.
 #[derive(Debug, Clone)]
 pub struct RoundTrips {
     /// The smallest of this path.
-    pub smallest: u64,
+    pub smallest: Time,
     /// When a sample was last close to the smallest.
-    pub confirmed_at: Instant,
-    pub last: u64,
-    pub smoothed: u64,
+    pub confirmed_at: Time,
+    pub last: Time,
+    pub smoothed: Time,
     /// Least of this quarter of a round trip and of the one before: one late packet makes no queue.
-    recent: [u64; 2],
-    recent_at: Instant,
+    recent: [Time; 2],
+    recent_at: Time,
     /// How far samples of one round lie above its least, without a queue.
-    jitter: u64,
+    jitter: Time,
     /// A round trip above it is a queue.
-    pub mark: u64,
+    pub mark: Time,
     /// Since when every sample has been far above the smallest.
-    pub high_since: Option<Instant>,
+    pub high_since: Option<Time>,
 }
 
 impl RoundTrips {
-    pub fn new(now: Instant) -> Self {
+    pub fn new() -> Self {
         Self {
             smallest: FOREVER,
-            confirmed_at: now,
+            confirmed_at: 0,
             last: 0,
             smoothed: 0,
             recent: [FOREVER; 2],
-            recent_at: now,
+            recent_at: 0,
             jitter: 0,
             mark: FOREVER,
             high_since: None,
@@ -49,24 +47,28 @@ impl RoundTrips {
 
     /// The smallest one in seconds.
     pub fn smallest_seconds(&self) -> f64 {
-        self.smallest as f64 * 1e-9
+        seconds(self.smallest)
     }
 
     /// The smoothed one in seconds.
     pub fn smoothed_seconds(&self) -> f64 {
-        (self.smoothed as f64 * 1e-9).max(1e-4)
+        seconds(self.smoothed).max(1e-4)
     }
 
-    pub fn sample(&mut self, now: Instant, rtt: u64) {
+    /// A packet's round trip: only for the smoothed one.
+    pub fn smooth(&mut self, rtt: Time) {
+        self.smoothed = if self.smoothed == 0 { rtt } else { self.smoothed - self.smoothed / 8 + rtt / 8 };
+    }
+
+    /// The least of one batch of acknowledgements. What was acknowledged late says nothing of the path.
+    pub fn sample(&mut self, now: Time, rtt: Time) {
         self.last = rtt;
-        let quarter = Duration::from_nanos(self.smallest / 4);
-        if !self.known() || now.duration_since(self.recent_at) > quarter {
+        if !self.known() || now - self.recent_at > self.smallest / 4 {
             self.recent = [rtt, self.recent[0]];
             self.recent_at = now;
         } else {
             self.recent[0] = self.recent[0].min(rtt);
         }
-        self.smoothed = if self.smoothed == 0 { rtt } else { self.smoothed - self.smoothed / 8 + rtt / 8 };
         if rtt <= self.smallest.saturating_add(self.smallest / 32) {
             self.confirmed_at = now;
         }
@@ -81,7 +83,7 @@ impl RoundTrips {
     }
 
     /// The path's smallest round trip is known anew.
-    pub fn set_smallest(&mut self, now: Instant, rtt: u64) {
+    pub fn set_smallest(&mut self, now: Time, rtt: Time) {
         self.smallest = rtt;
         self.confirmed_at = now;
         self.remark();
@@ -100,7 +102,7 @@ impl RoundTrips {
     }
 
     /// A round without a queue of ours has ended: how far its mean was above its least.
-    pub fn learn_jitter(&mut self, spread: u64) {
+    pub fn learn_jitter(&mut self, spread: Time) {
         self.jitter = self.jitter - self.jitter / 4 + spread / 4;
         self.remark();
     }
@@ -112,11 +114,10 @@ mod tests {
 
     #[test]
     fn one_late_packet_is_no_queue_and_a_run_of_them_is() {
-        let start = Instant::now();
-        let mut r = RoundTrips::new(start);
-        let mut at = start;
-        let mut give = |r: &mut RoundTrips, ms: u64| {
-            at += Duration::from_millis(5);
+        let mut r = RoundTrips::new();
+        let mut at = 0;
+        let mut give = |r: &mut RoundTrips, ms: Time| {
+            at += 5 * MS;
             r.sample(at, ms * MS);
         };
         for ms in [50, 51, 50, 90, 50] {
@@ -131,9 +132,8 @@ mod tests {
 
     #[test]
     fn jitter_raises_the_mark_but_not_without_bound() {
-        let now = Instant::now();
-        let mut r = RoundTrips::new(now);
-        r.sample(now, 40 * MS);
+        let mut r = RoundTrips::new();
+        r.sample(0, 40 * MS);
         let before = r.mark;
         for _ in 0..50 {
             r.learn_jitter(100 * MS);
