@@ -5,61 +5,40 @@
 //!
 //! A panic in the core ends this connection (`Closed`, code 1) and nothing else: every entry goes through
 //! [`Connection::guarded`].
+//!
+//! Here: how it is made, guarded, timed and closed. `datagrams`: its bytes in and out; `news`: what the core says.
+//! Its streams are in [`crate::streams`], its path in [`crate::paths`].
+
+mod datagrams;
+mod news;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::num::NonZeroUsize;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use noq_proto as proto;
-use proto::{ConnectionError, ConnectionHandle, DatagramEvent, Dir, PathId, Side, StreamId, VarInt};
+use proto::{ConnectionHandle, PathId, Side, StreamId, VarInt};
 
 use crate::events::Event;
 use crate::gauge::Gauge;
 use crate::outbox::Outbox;
-use crate::reassembly::{Inbox, Overflow};
-use crate::settings::{Settings, BATCH};
-use crate::tls::{Agreed, Client, Server};
+use crate::reassembly::Inbox;
+use crate::settings::Settings;
+use crate::tls::{Client, Server};
 use crate::watch::{Opened, Watched};
 use crate::{clock, invalid, Checked, InvalidInput};
 
 /// The other end of a connection whose paths are the caller's: migration is off, the address never changes.
 pub const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 4433);
-/// Answers of the endpoint's own (resets, refusals) that wait to be sent.
-const REPLIES: usize = 16;
-/// Datagrams above the allowed size that one call of `transmit` throws away before it gives up.
-const OVERSIZED: usize = 64;
 /// How soon a connection that gets no credit for want of memory is looked at again, in nanoseconds.
 const LOOK_AGAIN: u64 = 100_000_000;
 /// Code of a connection that a panic in the core ended (INTERNAL_ERROR, RFC 9000, section 20.1).
 const INTERNAL_ERROR: u64 = 1;
-/// Code of a connection whose peer overran our memory (FLOW_CONTROL_ERROR, likewise).
-const OVERRUN: u64 = 3;
 
-/// What became of a buffer.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Received {
-    /// A packet authenticated that was no duplicate.
-    pub authenticated: bool,
-    /// Its number was the largest so far.
-    pub newest: bool,
-    /// Runs of segments that carried another header, each run one and the same: (start, end), bytes of the buffer.
-    pub foreign: Vec<(usize, usize)>,
-}
-
-/// Datagrams for one send with segmentation: all but the last have `stride` bytes. No header in front yet.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Batch {
-    /// The datagrams, one behind the other.
-    pub bytes: Vec<u8>,
-    /// Bytes of each.
-    pub stride: usize,
-    /// Where to.
-    pub to: SocketAddr,
-}
+pub use datagrams::{Batch, Received};
 
 type SharedEndpoint = Arc<Mutex<proto::Endpoint>>;
 
@@ -214,143 +193,6 @@ impl Connection {
         Ok(clock::instant(self.now))
     }
 
-    // ---- bytes in ----
-
-    /// Takes one buffer of datagrams, `stride` bytes each (0: one datagram), those of ours beginning with `header`.
-    /// Any bytes are allowed.
-    pub fn receive(&mut self, buffer: &[u8], stride: usize, header: &[u8], now: u64) -> Checked<Received> {
-        let now = self.at(now)?;
-        let stride = if stride == 0 { buffer.len().max(1) } else { stride };
-        Ok(self.guarded(Received::default(), |c| c.take_in(buffer, stride, header, now)))
-    }
-
-    fn take_in(&mut self, buffer: &[u8], stride: usize, header: &[u8], now: Instant) -> Received {
-        let before = self.frames_received();
-        let mut foreign: Vec<(usize, usize)> = Vec::new();
-        let mut other: &[u8] = &[];
-        for (index, segment) in buffer.chunks(stride).enumerate() {
-            if let Some(packet) = segment.strip_prefix(header) {
-                self.packet(packet, now);
-                continue;
-            }
-            let (start, end) = (index * stride, index * stride + segment.len());
-            let found = &segment[..header.len().min(segment.len())];
-            match foreign.last_mut() {
-                Some(run) if run.1 == start && found == other => run.1 = end,
-                _ => foreign.push((start, end)),
-            }
-            other = found;
-        }
-        self.pump();
-        let newest = self.opened.take_newest();
-        let authenticated = self.frames_received() != before;
-        Received { authenticated, newest: newest && authenticated, foreign }
-    }
-
-    fn frames_received(&mut self) -> Option<proto::FrameStats> {
-        Some(self.core.as_mut()?.path_stats(PathId::ZERO)?.frame_rx)
-    }
-
-    fn packet(&mut self, packet: &[u8], now: Instant) {
-        if self.drained {
-            return;
-        }
-        self.scratch.clear();
-        let shared = self.endpoint.clone();
-        let mut endpoint = locked(&shared);
-        match endpoint.handle(now, PEER.into(), None, BytesMut::from(packet), &mut self.scratch) {
-            Some(DatagramEvent::ConnectionEvent(_, event)) => {
-                drop(endpoint);
-                if let Some(core) = self.core.as_mut() {
-                    core.handle_event(event);
-                }
-            }
-            Some(DatagramEvent::NewConnection(incoming)) if self.core.is_none() && !self.closed => {
-                match endpoint.accept(incoming, now, &mut self.scratch, None) {
-                    Ok((handle, core)) => {
-                        self.handle = Some(handle);
-                        self.core = Some(core);
-                    }
-                    Err(error) => self.reply(error.response.map_or(0, |r| r.size)),
-                }
-            }
-            Some(DatagramEvent::NewConnection(incoming)) => endpoint.ignore(incoming),
-            Some(DatagramEvent::Response(response)) => {
-                drop(endpoint);
-                self.reply(response.size);
-            }
-            None => {}
-        }
-    }
-
-    fn reply(&mut self, size: usize) {
-        if size > 0 && self.replies.len() < REPLIES {
-            self.replies.push_back(self.scratch[..size].to_vec());
-        }
-    }
-
-    /// What the endpoint dispatched to this connection.
-    pub(crate) fn dispatched(&mut self, event: proto::ConnectionEvent, now: u64) {
-        self.now = now.max(self.now);
-        self.guarded((), |c| {
-            if let Some(core) = c.core.as_mut() {
-                core.handle_event(event);
-            }
-            c.pump();
-        });
-    }
-
-    // ---- bytes out ----
-
-    /// The next datagrams, at most `segments` of them, each to get a header of `header` bytes.
-    pub fn transmit(&mut self, now: u64, header: usize, segments: usize) -> Checked<Option<Batch>> {
-        let now = self.at(now)?;
-        if header > 256 {
-            return invalid("header is at most 256 bytes");
-        }
-        let Some(segments) = NonZeroUsize::new(segments) else {
-            return invalid("segments is at least 1");
-        };
-        Ok(self.guarded(None, |c| c.give_out(now, header, segments)))
-    }
-
-    fn give_out(&mut self, now: Instant, header: usize, segments: NonZeroUsize) -> Option<Batch> {
-        if let Some(bytes) = self.replies.pop_front() {
-            return Some(Batch { stride: bytes.len(), bytes, to: PEER });
-        }
-        self.feed();
-        let size = self.core.as_ref()?.current_mtu();
-        let fit = (BATCH / (usize::from(size) + header)).max(1);
-        let segments = segments.min(NonZeroUsize::new(fit).unwrap_or(NonZeroUsize::MIN));
-        for _ in 0..OVERSIZED {
-            let core = self.core.as_mut()?;
-            let mut bytes = std::mem::take(&mut self.scratch);
-            bytes.clear();
-            let made = core.poll_transmit(now, segments, &mut bytes);
-            self.pump();
-            let Some(made) = made else {
-                self.scratch = bytes;
-                return None;
-            };
-            bytes.truncate(made.size);
-            let stride = made.segment_size.unwrap_or(made.size);
-            if stride <= self.allowed {
-                return Some(Batch { bytes, stride, to: made.destination });
-            }
-            // Larger than allowed: a search for a larger size, or what was already on its way to be sent when
-            // `resize` asked for less. It counts as lost, from which the core draws its conclusion.
-            self.scratch = bytes;
-        }
-        None
-    }
-
-    /// Gives a batch's memory back, to be used again.
-    pub fn recycle(&mut self, bytes: Vec<u8>) {
-        if bytes.capacity() > self.scratch.capacity() {
-            self.scratch = bytes;
-        }
-    }
-
     /// When `handle_timer` wants to be called, in nanoseconds.
     pub fn timer(&mut self) -> Option<u64> {
         if self.drained {
@@ -397,15 +239,6 @@ impl Connection {
         Ok(())
     }
 
-    fn end(&mut self, code: u64, reason: String, ours: bool) {
-        if !self.closed {
-            self.closed = true;
-            self.outboxes.clear();
-            self.turns.clear();
-            self.events.push_back(Event::Closed { code, reason, ours });
-        }
-    }
-
     /// Whether nothing will come of it any more, not even an answer to a late packet.
     pub fn is_drained(&self) -> bool {
         self.drained
@@ -420,94 +253,6 @@ impl Connection {
     pub fn address(&self) -> Option<SocketAddr> {
         Some(self.core.as_ref()?.network_path(PathId::ZERO).ok()?.remote())
     }
-
-    // ---- what the core has to say ----
-
-    /// Passes on what the core tells its endpoint and its owner, until it has nothing more to say.
-    pub(crate) fn pump(&mut self) {
-        let mut ended = None;
-        while let (Some(core), Some(handle)) = (self.core.as_mut(), self.handle) {
-            let mut quiet = true;
-            while let Some(event) = core.poll_endpoint_events() {
-                quiet = false;
-                self.drained |= event.is_drained();
-                let answer = locked(&self.endpoint).handle_event(handle, event);
-                if let Some(answer) = answer {
-                    core.handle_event(answer);
-                }
-            }
-            while let Some(event) = self.core.as_mut().and_then(proto::Connection::poll) {
-                quiet = false;
-                ended = self.heard(event).err().or(ended);
-            }
-            if quiet {
-                break;
-            }
-        }
-        self.credit();
-        if let Some(Overflow(reason)) = ended {
-            self.overrun(reason);
-        }
-        self.feed();
-    }
-
-    pub(crate) fn overrun(&mut self, reason: &'static str) {
-        let now = clock::instant(self.now);
-        self.inboxes.clear();
-        self.unread = 0;
-        if let Some(core) = self.core.as_mut() {
-            core.close(now, VarInt::from_u32(OVERRUN as u32), Bytes::from_static(reason.as_bytes()));
-        }
-        self.end(OVERRUN, reason.into(), true);
-    }
-
-    fn heard(&mut self, event: proto::Event) -> Result<(), Overflow> {
-        use proto::{Event as E, StreamEvent as S};
-        match event {
-            E::Connected => {
-                if let Some(core) = &self.core {
-                    let Agreed { alpn, certificate, group } = Agreed::of(core.crypto_session());
-                    self.events.push_back(Event::Connected { alpn, certificate, group });
-                }
-            }
-            E::ConnectionLost { reason } => self.lost(reason),
-            E::Stream(S::Opened { dir }) => return self.accept_streams(dir),
-            E::Stream(S::Readable { id }) => return self.drain(id),
-            E::Stream(S::Writable { id }) => self.wake(number(id)),
-            E::Stream(S::Finished { id }) => drop(self.outboxes.remove(&number(id))),
-            E::Stream(S::Stopped { id, error_code }) => {
-                let stream = number(id);
-                self.outboxes.remove(&stream);
-                if let Some(core) = self.core.as_mut() {
-                    // RFC 9000, section 3.5: STOP_SENDING asks for a RESET_STREAM
-                    let _ = core.send_stream(id).reset(error_code);
-                }
-                self.events.push_back(Event::Stopped { stream, code: error_code.into_inner() });
-            }
-            E::Stream(S::Available { dir }) => {
-                self.events.push_back(Event::Available { bidirectional: dir == Dir::Bi });
-            }
-            E::DatagramReceived => self.events.push_back(Event::Datagrams),
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn lost(&mut self, reason: ConnectionError) {
-        let text = reason.to_string();
-        let (code, reason, ours) = match reason {
-            ConnectionError::TransportError(e) => {
-                (u64::from(e.code), if e.reason.is_empty() { text } else { e.reason }, true)
-            }
-            ConnectionError::ConnectionClosed(c) => (c.error_code.into(), words(&c.reason), false),
-            ConnectionError::ApplicationClosed(c) => (c.error_code.into(), words(&c.reason), false),
-            ConnectionError::Reset => (0, "stateless reset".into(), false),
-            ConnectionError::TimedOut => (0, "idle time-out".into(), true),
-            ConnectionError::VersionMismatch => (INTERNAL_ERROR, text, false),
-            ConnectionError::LocallyClosed | ConnectionError::CidsExhausted => (INTERNAL_ERROR, text, true),
-        };
-        self.end(code, reason, ours);
-    }
 }
 
 /// The stream's id as it is on the wire.
@@ -515,6 +260,98 @@ pub(crate) fn number(id: StreamId) -> u64 {
     VarInt::from(id).into_inner()
 }
 
-fn words(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::Endpoint;
+
+    const MS: u64 = 1_000_000;
+
+    fn certified() -> (Client, Server) {
+        let made = rcgen::generate_simple_self_signed(vec!["a.test".into()]).unwrap();
+        let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        let client = Client::new("a.test", certificate.as_bytes(), b"test").unwrap();
+        (client, Server::new(certificate.as_bytes(), key.as_bytes(), &[b"test"]).unwrap())
+    }
+
+    /// 5 ms at a time between clients and the endpoint; `from` tells the clients apart.
+    fn exchange(clients: &mut [Connection], endpoint: &mut Endpoint, start: u64) -> u64 {
+        let from = |i: usize| SocketAddr::from(([192, 0, 2, 9], 1000 + i as u16));
+        let mut now = start;
+        for _ in 0..40 {
+            now += 5 * MS;
+            for (i, client) in clients.iter_mut().enumerate() {
+                client.handle_timer(now).unwrap();
+                while let Some(made) = client.transmit(now, 0, 8).unwrap() {
+                    endpoint.receive(&made.bytes, made.stride, from(i), now).unwrap();
+                }
+            }
+            endpoint.handle_timer(now).unwrap();
+            while let Some(made) = endpoint.transmit(now, 8).unwrap() {
+                let to = usize::from(made.to.port() - 1000);
+                clients[to].receive(&made.bytes, made.stride, b"", now).unwrap();
+            }
+        }
+        now
+    }
+
+    fn events(connection: &mut Connection) -> Vec<Event> {
+        std::iter::from_fn(|| connection.poll_event()).collect()
+    }
+
+    #[test]
+    fn a_panic_ends_its_own_connection_and_nothing_else() {
+        let (client, server) = certified();
+        let settings = Settings::default();
+        let mut clients = [0, 1].map(|_| Connection::connect(&client, &settings, 0).unwrap());
+        let mut endpoint = Endpoint::new(&server, &settings, false, 8, 0).unwrap();
+        let now = exchange(&mut clients, &mut endpoint, 0);
+        let [poisoned, sound] = [0, 1].map(|_| endpoint.accept().unwrap());
+        {
+            let mut connection = locked(&poisoned.1);
+            assert!(matches!(events(&mut connection)[0], Event::Connected { .. }));
+            connection.guarded((), |_| panic!("on purpose: a test"));
+            let [Event::Closed { code: INTERNAL_ERROR, ours: true, .. }] = &events(&mut connection)[..] else {
+                panic!()
+            };
+            assert!(connection.is_drained() && connection.timer().is_none());
+            // every call goes on being answered
+            assert_eq!(connection.open_stream(true), None);
+            assert!(!connection.send_datagram(b"x"));
+            assert_eq!(connection.transmit(now, 0, 1).unwrap(), None);
+            assert_eq!(connection.receive(&[0x40; 50], 0, b"", now).unwrap(), Received::default());
+            connection.close(0, "", now).unwrap();
+        }
+        endpoint.touch(poisoned.0);
+        let stream = clients[1].open_stream(true).unwrap();
+        clients[1].write(stream, b"still here").unwrap();
+        let now = exchange(&mut clients, &mut endpoint, now);
+        assert_eq!(endpoint.sizes(), (1, 0), "the poisoned one is forgotten");
+        assert_eq!(locked(&sound.1).read(stream, 100).unwrap().concat(), b"still here");
+        // its peer is told by a stateless reset, as soon as it says something
+        let stream = clients[0].open_stream(true);
+        assert!(stream.is_none() || clients[0].write(stream.unwrap(), &[0; 2000]).is_ok());
+        exchange(&mut clients, &mut endpoint, now);
+        let told = |e: &Event| matches!(e, Event::Closed { ours: false, reason, .. } if reason == "stateless reset");
+        let heard = events(&mut clients[0]);
+        assert!(heard.iter().any(told), "{heard:?}");
+    }
+
+    #[test]
+    fn a_panic_within_the_endpoints_lock_does_not_take_the_endpoint_along() {
+        let (client, server) = certified();
+        let settings = Settings::default();
+        let mut clients = [0, 1].map(|_| Connection::connect(&client, &settings, 0).unwrap());
+        let mut endpoint = Endpoint::new(&server, &settings, false, 8, 0).unwrap();
+        let now = exchange(&mut clients, &mut endpoint, 0);
+        let [poisoned, sound] = [0, 1].map(|_| endpoint.accept().unwrap().1);
+        locked(&poisoned).guarded((), |c| {
+            let _held = locked(&c.endpoint);
+            panic!("on purpose: a test");
+        });
+        let stream = clients[1].open_stream(false).unwrap();
+        clients[1].write(stream, b"still here").unwrap();
+        exchange(&mut clients, &mut endpoint, now);
+        assert_eq!(locked(&sound).read(stream, 100).unwrap().concat(), b"still here");
+    }
 }
