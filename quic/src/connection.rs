@@ -295,6 +295,91 @@ mod tests {
         now
     }
 
+    /// Two ends that are connected.
+    fn pair(settings: &Settings) -> ([Connection; 2], u64) {
+        let (client, server) = certified();
+        let mut ends =
+            [Connection::connect(&client, settings, 0).unwrap(), Connection::accept(&server, settings, 0).unwrap()];
+        for now in (0..20).map(|n| n * 5 * MS) {
+            for side in 0..2 {
+                ends[side].handle_timer(now).unwrap();
+                while let Some(made) = ends[side].transmit(now, 0, 8).unwrap() {
+                    ends[1 - side].receive(&made.bytes, made.stride, b"", now).unwrap();
+                }
+            }
+        }
+        ends.iter_mut().for_each(|e| drop(events(e)));
+        (ends, 100 * MS)
+    }
+
+    /// A STREAM frame with offset and length (RFC 9000, section 19.8) on the client's first stream.
+    fn stream_frame(offset: u32, bytes: &[u8]) -> Vec<u8> {
+        let mut frame = vec![0x0e, 0x00];
+        frame.extend((offset | 0x8000_0000).to_be_bytes());
+        frame.extend((bytes.len() as u16 | 0x4000).to_be_bytes());
+        frame.extend(bytes);
+        frame
+    }
+
+    /// Has the server believe that the client's next packet carried these frames.
+    fn forge(ends: &mut [Connection; 2], now: u64, frames: Vec<u8>) {
+        ends[0].probe(now).unwrap();
+        let made = ends[0].transmit(now, 0, 1).unwrap().unwrap();
+        crate::watch::fuzzing::TAMPER.set(Some((0, frames)));
+        ends[1].receive(&made.bytes, made.stride, b"", now).unwrap();
+        crate::watch::fuzzing::TAMPER.set(None);
+        // what the server answers stays on the way: the client would not know what it acknowledges
+        while ends[1].transmit(now, 0, 8).unwrap().is_some() {}
+    }
+
+    #[test]
+    fn ten_megabytes_behind_one_loss_arrive() {
+        let (mut ends, mut now) = pair(&Settings::default());
+        let mut offset = 1;
+        while offset < 10 << 20 {
+            now += MS / 10;
+            forge(&mut ends, now, stream_frame(offset, &[1; 1100]));
+            offset += 1100;
+        }
+        assert_eq!(ends[1].read(0, usize::MAX).unwrap().len(), 0);
+        assert_eq!(ends[1].unread, u64::from(offset) - 1);
+        forge(&mut ends, now, stream_frame(0, b"x"));
+        let read: usize = ends[1].read(0, usize::MAX).unwrap().iter().map(|p| p.len()).sum();
+        assert_eq!(read, offset as usize);
+        assert!(!ends[1].closed);
+    }
+
+    #[test]
+    fn gaps_on_purpose_cost_the_peer_its_own_connection() {
+        let (mut ends, mut now) = pair(&Settings::default());
+        let mut packets = 0;
+        while !ends[1].closed {
+            let frames = (0..100u32).flat_map(|n| stream_frame(2 * (100 * packets + n) + 1, b"x")).collect();
+            packets += 1;
+            now += MS;
+            forge(&mut ends, now, frames);
+            assert!(packets <= 83, "8,200 gaps");
+        }
+        assert!(packets > 80);
+        let closed = |e: &Event| matches!(e, Event::Closed { code: 3, ours: true, .. });
+        assert!(events(&mut ends[1]).iter().any(closed));
+        assert!(ends[1].inboxes.is_empty() && ends[1].unread == 0, "what it held is given back");
+    }
+
+    #[test]
+    fn bytes_behind_a_gap_are_bounded_by_the_credit() {
+        let settings = Settings { connection_window: 256 << 10, ..Settings::default() };
+        let (mut ends, mut now) = pair(&settings);
+        let mut offset = 1;
+        while !ends[1].closed {
+            now += MS;
+            forge(&mut ends, now, stream_frame(offset, &[0; 1100]));
+            offset += 1100;
+            assert!(offset < 1 << 20, "the credit was 256 KiB");
+        }
+        assert!(offset > 200 << 10);
+    }
+
     fn events(connection: &mut Connection) -> Vec<Event> {
         std::iter::from_fn(|| connection.poll_event()).collect()
     }

@@ -57,6 +57,8 @@ impl PacketKey for Key {
 
     fn decrypt(&self, path: PathId, packet: u64, header: &[u8], payload: &mut BytesMut) -> Result<(), CryptoError> {
         self.inner.decrypt(path, packet, header, payload)?;
+        #[cfg(any(test, fuzzing))]
+        fuzzing::tamper(payload);
         self.opened.note(self.space, packet);
         Ok(())
     }
@@ -71,6 +73,26 @@ impl PacketKey for Key {
 
     fn integrity_limit(&self) -> u64 {
         self.inner.integrity_limit()
+    }
+}
+
+/// What a peer may do who has the keys: for `fuzz/fuzz_targets/frames.rs` and tests, in no other build.
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing {
+    use std::cell::RefCell;
+
+    use bytes::BytesMut;
+
+    thread_local! {
+        /// What the next packet's frames are overwritten with, from which byte on.
+        pub static TAMPER: RefCell<Option<(usize, Vec<u8>)>> = const { RefCell::new(None) };
+    }
+
+    pub(super) fn tamper(payload: &mut BytesMut) {
+        if let Some((at, bytes)) = TAMPER.take() {
+            payload.truncate(at.min(payload.len()));
+            payload.extend_from_slice(&bytes);
+        }
     }
 }
 

@@ -116,12 +116,30 @@ fn a_server_under_another_root_or_name_is_refused() {
 #[test]
 fn no_datagram_clears_the_quic_bit() {
     let mut pair = Pair::new(&settings());
-    for _ in 0..50 {
+    let (mut seen, mut stream) = (0, None);
+    let mut look = |datagram: &[u8]| {
+        assert_eq!(datagram[0] & 0x40, 0x40, "the QUIC bit (RFC 9000, section 17)");
+        assert!(datagram[0] & 0x80 == 0 || datagram[1..5] == [0, 0, 0, 1], "a long header of version 1");
+        seen += 1;
+    };
+    for n in 0..400 {
+        stream = stream.or_else(|| pair.ends[0].open_stream(true));
+        if let Some(stream) = stream {
+            pair.ends[0].write(stream, &[0; 3000]).unwrap();
+            pair.ends[0].send_datagram(b"beside");
+        }
+        if n == 300 {
+            pair.ends[0].close(7, "", pair.now).unwrap();
+        }
+        // one in nine is lost, so that there are probes and repetitions too
+        let mut number = n;
         pair.step(|_, datagram| {
-            assert_eq!(datagram[0] & 0x40, 0x40);
-            true
+            look(datagram);
+            number += 1;
+            number % 9 != 0
         });
     }
+    assert!(seen > 1000, "{seen}");
 }
 
 #[test]
@@ -291,6 +309,39 @@ fn datagrams_are_bounded_in_queue_and_size() {
     assert_eq!(read, queued);
     pair.ends[0].resize(1224).unwrap();
     assert_eq!(pair.ends[0].datagram_room(), room - 220);
+}
+
+#[test]
+fn a_full_queue_of_datagrams_drops_what_the_settings_say() {
+    for drop_oldest in [false, true] {
+        let mut pair = Pair::connected(&Settings { drop_oldest, datagram_queue: 5000, ..settings() });
+        let queued: Vec<bool> = (0..20u8).map(|n| pair.ends[0].send_datagram(&[n; 1000])).collect();
+        pair.settle();
+        let read: Vec<u8> = std::iter::from_fn(|| pair.ends[1].read_datagram()).map(|d| d[0]).collect();
+        let many = read.len() as u8;
+        assert!((4..=5).contains(&many), "{read:?}");
+        if drop_oldest {
+            assert!(queued.iter().all(|q| *q));
+            assert_eq!(read, (20 - many..20).collect::<Vec<_>>());
+        } else {
+            assert_eq!(read, (0..many).collect::<Vec<_>>());
+            assert_eq!(queued.iter().filter(|q| **q).count(), read.len());
+        }
+    }
+}
+
+#[test]
+fn streams_of_a_higher_priority_go_first() {
+    let mut pair = Pair::connected(&settings());
+    let [low, high] = [0; 2].map(|_| pair.ends[0].open_stream(false).unwrap());
+    pair.ends[0].set_priority(high, 5).unwrap();
+    for stream in [low, high] {
+        assert!(pair.ends[0].write(stream, &[0; 60_000]).unwrap() > 0);
+    }
+    pair.step(|_, _| true);
+    pair.step(|_, _| true);
+    let (behind, ahead) = (pair.read(1, low), pair.read(1, high));
+    assert!(ahead > 2 * behind, "{ahead} bytes of the high one, {behind} of the other");
 }
 
 #[test]

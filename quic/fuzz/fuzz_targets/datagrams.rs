@@ -1,56 +1,52 @@
 //! The door for datagrams: whatever comes in, nothing panics, and only its own connection may end.
 //!
-//! The input is a list of pieces, each with a first byte that says what to do with it: give it to the client or to the
-//! server as it is, or lay it over a real datagram of the other side's.
+//! The input is a list of pieces: a byte that says what to do, one that says how many follow, and those. A piece is
+//! given to one of the ends as it is, or laid over a real datagram of the other's, or the real one is given twice,
+//! cut short, or not at all; or the whole is taken for several datagrams with a header.
 
 #![no_main]
 
-use std::sync::OnceLock;
-
 use libfuzzer_sys::fuzz_target;
-use warren_quic::connection::Connection;
-use warren_quic::events::Event;
-use warren_quic::settings::Settings;
-use warren_quic::tls::{Client, Server};
 
-fn certified() -> &'static (Client, Server) {
-    static MADE: OnceLock<(Client, Server)> = OnceLock::new();
-    MADE.get_or_init(|| {
-        let made = rcgen::generate_simple_self_signed(vec!["a.test".into()]).unwrap();
-        let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
-        let client = Client::new("a.test", certificate.as_bytes(), b"fuzz").unwrap();
-        (client, Server::new(certificate.as_bytes(), key.as_bytes(), &[b"fuzz"]).unwrap())
-    })
-}
+#[path = "ends.rs"]
+mod ends;
 
 fuzz_target!(|data: &[u8]| {
-    let (client, server) = certified();
-    let settings = Settings { datagrams: true, seed: Some(1), ..Settings::default() };
-    let mut ends = [
-        Connection::connect(client, &settings, 0).unwrap(),
-        Connection::accept(server, &settings, 0).unwrap(),
-    ];
-    let mut now = 0;
-    for piece in data.chunks(64) {
+    let mut ends = ends::ends();
+    let (mut now, mut rest) = (0, data);
+    if let [first, tail @ ..] = rest {
+        // half of the inputs meet a connection that stands
+        if first & 1 != 0 {
+            ends::exchange(&mut ends, &mut now, 8);
+        }
+        rest = tail;
+    }
+    while let [what, many, tail @ ..] = rest {
+        let (bytes, tail) = tail.split_at(usize::from(*many).min(tail.len()));
+        rest = tail;
         now += 5_000_000;
-        let (what, bytes) = (piece[0], &piece[1..]);
         let side = usize::from(what & 1);
         let made = ends[1 - side].transmit(now, 0, 4).unwrap();
-        let mut datagram = if what & 2 == 0 { bytes.to_vec() } else { made.map_or(Vec::new(), |m| m.bytes) };
-        if what & 4 != 0 {
-            for (at, byte) in bytes.iter().enumerate() {
-                let place = (usize::from(what >> 3) * 40 + at) % datagram.len().max(1);
-                if let Some(target) = datagram.get_mut(place) {
-                    *target ^= byte;
+        let (real, stride) = made.map_or((Vec::new(), 0), |m| (m.bytes, m.stride));
+        let datagram = match what >> 1 & 7 {
+            0 => bytes.to_vec(),
+            1 => [real.as_slice(), &real].concat(),
+            2 => real[..real.len().min(bytes.len() * 8)].to_vec(),
+            3 => Vec::new(),
+            4 => bytes.repeat(6),
+            _ => {
+                let mut real = real;
+                for (at, byte) in bytes.iter().enumerate() {
+                    let place = (usize::from(what >> 4) * 4 + at) % real.len().max(1);
+                    if let Some(target) = real.get_mut(place) {
+                        *target ^= byte;
+                    }
                 }
+                real
             }
-        }
-        ends[side].receive(&datagram, 1200, b"", now).unwrap();
-        for end in &mut ends {
-            end.handle_timer(now).unwrap();
-            while let Some(event) = end.poll_event() {
-                assert!(!matches!(event, Event::Closed { code: 1, ours: true, .. }), "a panic inside: {event:?}");
-            }
-        }
+        };
+        let header = if what >> 4 == 15 { &bytes[..bytes.len().min(3)] } else { b"" };
+        ends[side].receive(&datagram, stride, header, now).unwrap();
+        ends::settle(&mut ends, now);
     }
 });
