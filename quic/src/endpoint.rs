@@ -14,7 +14,7 @@ use proto::{ConnectionHandle, DatagramEvent};
 
 use crate::connection::{locked, Batch, Connection};
 use crate::gauge::Gauge;
-use crate::settings::Settings;
+use crate::settings::{Settings, SMALLEST, VERSION};
 use crate::tls::Server;
 use crate::{clock, invalid, Checked};
 
@@ -79,6 +79,12 @@ pub struct Endpoint {
     pub counters: Counters,
 }
 
+/// RFC 9000, section 5.2.2: what could not begin a connection gets no version negotiation. The core does not look.
+fn too_small_for_its_version(datagram: &[u8]) -> bool {
+    let long = datagram.first().is_some_and(|first| first & 0x80 != 0);
+    long && datagram.len() < usize::from(SMALLEST) && datagram.get(1..5) != Some(&VERSION.to_be_bytes()[..])
+}
+
 impl Endpoint {
     /// `half_open`: handshakes under way at once. `retry`: ask for a Retry from half of that on.
     pub fn new(server: &Server, settings: &Settings, retry: bool, half_open: usize, now: u64) -> Checked<Self> {
@@ -125,6 +131,9 @@ impl Endpoint {
     }
 
     fn datagram(&mut self, datagram: &[u8], from: SocketAddr) {
+        if too_small_for_its_version(datagram) {
+            return;
+        }
         self.scratch.clear();
         let now = clock::instant(self.now);
         let event = locked(&self.core).handle(now, from.into(), None, BytesMut::from(datagram), &mut self.scratch);

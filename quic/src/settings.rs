@@ -11,6 +11,8 @@ use crate::{invalid, Checked, InvalidInput};
 
 /// No datagram is smaller than what QUIC demands of every path (RFC 9000, section 14).
 pub const SMALLEST: u16 = 1200;
+/// QUIC version 1, and no draft of it.
+pub const VERSION: u32 = 1;
 /// Above it there is no network; the bound keeps a batch of one datagram within 65,000 bytes.
 pub const LARGEST: u16 = 9200;
 /// One buffer of datagrams never has more bytes: what one `sendmsg` with segmentation takes.
@@ -153,7 +155,7 @@ impl Settings {
     /// The first byte of a datagram tells QUIC from the caller's packets: the QUIC bit is never greased (RFC 9287).
     pub(crate) fn endpoint(&self) -> Checked<proto::EndpointConfig> {
         let mut e = proto::EndpointConfig::default();
-        e.grease_quic_bit(false);
+        e.grease_quic_bit(false).supported_versions(vec![VERSION]);
         e.max_udp_payload_size(self.largest.max(1472)).map_err(|e| InvalidInput(format!("largest: {e}")))?;
         if let Some(seed) = self.seed {
             let mut bytes = [0; 32];

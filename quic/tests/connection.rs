@@ -120,6 +120,7 @@ fn no_datagram_clears_the_quic_bit() {
     let mut look = |datagram: &[u8]| {
         assert_eq!(datagram[0] & 0x40, 0x40, "the QUIC bit (RFC 9000, section 17)");
         assert!(datagram[0] & 0x80 == 0 || datagram[1..5] == [0, 0, 0, 1], "a long header of version 1");
+        assert_ne!(datagram[0] & 0xb0, 0x90, "0-RTT");
         seen += 1;
     };
     for n in 0..400 {
