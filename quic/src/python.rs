@@ -216,6 +216,8 @@ impl PyConnection {
 
 #[pymethods]
 impl PyConnection {
+    /// Takes a buffer of datagrams of `stride` bytes (0: one), those of ours beginning with `header`. Returns whether a
+    /// packet authenticated that was no duplicate, whether it was the newest, and the spans of runs of other datagrams.
     fn receive(
         &self,
         py: Python<'_>,
@@ -229,6 +231,7 @@ impl PyConnection {
         Ok((received.authenticated, received.newest, received.foreign))
     }
 
+    /// At most `segments` datagrams with `header` in front of each: bytes, stride, how many; or None.
     fn transmit<'py>(
         &self,
         py: Python<'py>,
@@ -244,39 +247,51 @@ impl PyConnection {
         Ok(Some(made))
     }
 
+    /// When `handle_timer` wants to be called, in nanoseconds; or None.
     fn timer(&self) -> Option<u64> {
         locked(&self.0).timer()
     }
 
+    /// Whatever was due by `now`.
     fn handle_timer(&self, now: u64) -> PyResult<()> {
         Ok(locked(&self.0).handle_timer(now)?)
     }
 
+    /// What has happened since the last call, as tuples that begin with a word.
     fn poll_events<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        // not under the lock: making objects may run somebody's finalizer, which may call us
+        let happened: Vec<Event> = {
+            let mut connection = locked(&self.0);
+            std::iter::from_fn(|| connection.poll_event()).collect()
+        };
         let list = PyList::empty(py);
-        let mut connection = locked(&self.0);
-        while let Some(happened) = connection.poll_event() {
-            list.append(event(py, happened)?)?;
+        for one in happened {
+            list.append(event(py, one)?)?;
         }
         Ok(list)
     }
 
+    /// Ends the connection with a code (below 2**62) and a reason.
     fn close(&self, code: u64, reason: &str, now: u64) -> PyResult<()> {
         Ok(locked(&self.0).close(code, reason, now)?)
     }
 
+    /// A new stream's id; None while the peer allows no more.
     fn open_stream(&self, bidirectional: bool) -> Option<u64> {
         locked(&self.0).open_stream(bidirectional)
     }
 
+    /// How many of the bytes were taken; if not all, "writable" follows.
     fn write(&self, stream: u64, data: PyBuffer<u8>) -> PyResult<usize> {
         Ok(locked(&self.0).write(stream, bytes_of(&data)?)?)
     }
 
+    /// No more will be written (FIN behind what still waits).
     fn finish(&self, stream: u64) -> PyResult<()> {
         Ok(locked(&self.0).finish(stream)?)
     }
 
+    /// At most `limit` bytes in order; b"" if none are there now.
     fn read<'py>(&self, py: Python<'py>, stream: u64, limit: usize) -> PyResult<Bound<'py, PyBytes>> {
         let parts = locked(&self.0).read(stream, limit)?;
         if let [only] = parts.as_slice() {
@@ -293,34 +308,42 @@ impl PyConnection {
         })
     }
 
+    /// Whether everything was read and the peer has finished the stream.
     fn finished(&self, stream: u64) -> PyResult<bool> {
         Ok(locked(&self.0).finished(stream)?)
     }
 
+    /// Ends our direction early; what was not delivered is discarded.
     fn reset(&self, stream: u64, code: u64) -> PyResult<()> {
         Ok(locked(&self.0).reset(stream, code)?)
     }
 
+    /// Asks the peer to stop writing; what arrives is discarded.
     fn stop(&self, stream: u64, code: u64) -> PyResult<()> {
         Ok(locked(&self.0).stop(stream, code)?)
     }
 
+    /// Streams of a higher priority go first; all have 0 to begin with.
     fn set_priority(&self, stream: u64, priority: i32) -> PyResult<()> {
         Ok(locked(&self.0).set_priority(stream, priority)?)
     }
 
+    /// Whether the datagram was queued.
     fn send_datagram(&self, data: PyBuffer<u8>) -> PyResult<bool> {
         Ok(locked(&self.0).send_datagram(bytes_of(&data)?))
     }
 
+    /// The next datagram that arrived, or None.
     fn read_datagram<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
         locked(&self.0).read_datagram().map(|d| PyBytes::new(py, &d))
     }
 
+    /// Largest payload of a DATAGRAM frame that fits now; 0 if the peer takes none.
     fn datagram_room(&self) -> usize {
         locked(&self.0).datagram_room()
     }
 
+    /// What happened to the path: "moved", "rebound" or "resumed".
     fn path_changed(&self, now: u64, kind: &str) -> PyResult<()> {
         let kind = match kind {
             "moved" => PathChange::Moved,
@@ -331,34 +354,42 @@ impl PyConnection {
         Ok(locked(&self.0).path_changed(now, kind)?)
     }
 
+    /// Datagrams may have `size` bytes from now on, the header not counted.
     fn resize(&self, size: u16) -> PyResult<()> {
         Ok(locked(&self.0).resize(size)?)
     }
 
+    /// Something that has to be acknowledged leaves in the next `transmit`, past window and pacer.
     fn probe(&self, now: u64) -> PyResult<()> {
         Ok(locked(&self.0).probe(now)?)
     }
 
+    /// The probe time-out without back-off, in seconds.
     fn pto(&self) -> f64 {
         locked(&self.0).pto()
     }
 
+    /// Whether the path has given a round-trip sample since the start or the last move.
     fn sampled(&self) -> bool {
         locked(&self.0).sampled()
     }
 
+    /// Whether anything is unacknowledged that has to be acknowledged.
     fn in_flight(&self) -> bool {
         locked(&self.0).in_flight()
     }
 
+    /// Packets above 1224 bytes lost since one was acknowledged, or the size was changed.
     fn large_lost(&self) -> u64 {
         locked(&self.0).large_lost()
     }
 
+    /// Where the peer is now, as the connection sees it.
     fn address(&self) -> Option<(String, u16)> {
         locked(&self.0).address().map(|a| (a.ip().to_string(), a.port()))
     }
 
+    /// The figures of the connection and its path.
     fn statistics(&self) -> PyStatistics {
         let s = locked(&self.0).statistics();
         PyStatistics {
@@ -405,6 +436,7 @@ type Addressed<'py> = (String, u16, Bound<'py, PyBytes>, usize, usize);
 
 #[pymethods]
 impl PyEndpoint {
+    /// Takes a buffer of datagrams of `stride` bytes (0: one) that came from this address.
     fn receive(
         &self,
         py: Python<'_>,
@@ -418,18 +450,22 @@ impl PyEndpoint {
         Ok(py.detach(|| locked(&self.0).receive(bytes, stride, from, now))?)
     }
 
+    /// The next new connection and its name here; its handshake may still be under way. Or None.
     fn accept(&self) -> Option<(u64, PyConnection)> {
         locked(&self.0).accept().map(|(name, connection)| (name, PyConnection(connection)))
     }
 
+    /// Something was done with this connection: it is looked at in `transmit`.
     fn touch(&self, name: u64) {
         locked(&self.0).touch(name);
     }
 
+    /// The next connection that has events since it was last named here, or None.
     fn active(&self) -> Option<u64> {
         locked(&self.0).active()
     }
 
+    /// Host, port, bytes, stride and number of the next datagrams, or None.
     fn transmit<'py>(&self, py: Python<'py>, now: u64, segments: usize) -> PyResult<Option<Addressed<'py>>> {
         let Some(batch) = py.detach(|| locked(&self.0).transmit(now, segments))? else {
             return Ok(None);
@@ -438,10 +474,12 @@ impl PyEndpoint {
         Ok(Some((batch.to.ip().to_string(), batch.to.port(), bytes, stride, segments)))
     }
 
+    /// When `handle_timer` wants to be called, in nanoseconds; or None.
     fn timer(&self) -> Option<u64> {
         locked(&self.0).timer()
     }
 
+    /// Whatever was due by `now`.
     fn handle_timer(&self, now: u64) -> PyResult<()> {
         Ok(locked(&self.0).handle_timer(now)?)
     }
