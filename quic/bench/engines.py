@@ -113,10 +113,11 @@ class Pair:
                     self.got[side] += len(datagram)
 
     def exchange(self, rounds: int) -> None:
-        """So many milliseconds of both."""
+        """So many times a round trip of a millisecond."""
         for _ in range(rounds):
-            self.now += 0.001
+            self.now += 0.0005
             self.turn(0)
+            self.now += 0.0005
             self.turn(1)
 
 

@@ -107,8 +107,8 @@ struct PySettings(Settings);
 #[pymethods]
 impl PySettings {
     #[new]
-    #[pyo3(signature = (*, idle_timeout=30.0, keep_alive=0.0, size=1224, largest=None, stream_window=16 << 20,
-        connection_window=64 << 20, streams=128, datagrams=false, send_buffer=1 << 20, datagram_queue=65_536,
+    #[pyo3(signature = (*, idle_timeout=30.0, keep_alive=0.0, size=1224, largest=None, stream_window=16_777_216,
+        connection_window=67_108_864, streams=128, datagrams=false, send_buffer=1_048_576, datagram_queue=65_536,
         drop="newest", controller="model", seed=None))]
     #[allow(clippy::too_many_arguments)] // keyword arguments: Python's way to write a structure
     fn new(
