@@ -10,5 +10,7 @@ coverage=(-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=3
 # --target: what runs while building (build scripts) is not to be instrumented
 RUSTFLAGS="--cfg fuzzing ${coverage[*]}" cargo build --release --target "$host" --bin "$target"
 mkdir -p "corpus/$target"
+words=()
+[[ -e $target.dict ]] && words=(-dict="$target.dict")
 exec "${CARGO_TARGET_DIR:-target}/$host/release/$target" "corpus/$target" \
-  -max_total_time="$seconds" -max_len=4096 -timeout=20 -rss_limit_mb=2048 "$@"
+  "${words[@]}" -max_total_time="$seconds" -max_len=4096 -len_control=10 -timeout=20 -rss_limit_mb=2048 "$@"
