@@ -1,5 +1,5 @@
 #!/bin/bash
-# Builds a fuzz target with a stable compiler and runs it: fuzz/run.sh datagrams|frames [seconds [libFuzzer's options]]
+# Builds a fuzz target with a stable compiler and runs it: fuzz/run.sh datagrams|endpoint|frames [seconds [libFuzzer's options]]
 set -euo pipefail
 cd "$(dirname "$0")"
 target=$1 seconds=${2:-60} host=$(rustc -vV | sed -n 's/^host: //p')

@@ -7,7 +7,8 @@ use warren_quic::events::Event;
 use warren_quic::settings::Settings;
 use warren_quic::tls::{Client, Server};
 
-fn certified() -> &'static (Client, Server) {
+#[allow(dead_code)]
+pub fn certified() -> &'static (Client, Server) {
     static MADE: OnceLock<(Client, Server)> = OnceLock::new();
     MADE.get_or_init(|| {
         let made = rcgen::generate_simple_self_signed(vec!["a.test".into()]).unwrap();
@@ -17,6 +18,7 @@ fn certified() -> &'static (Client, Server) {
     })
 }
 
+#[allow(dead_code)]
 pub fn ends() -> [Connection; 2] {
     let (client, server) = certified();
     let settings = Settings { datagrams: true, seed: Some(1), connection_window: 1 << 20, ..Settings::default() };
