@@ -75,7 +75,7 @@ impl Connection {
     /// Datagrams may have `size` bytes from now on, the header not counted.
     ///
     /// The core has no such call. Less: datagrams that are larger are not sent, and after a handful of losses the
-    /// core falls back to 1200 bytes and searches upwards (a second at 50 ms). More, up to `largest`: it finds out by
+    /// core falls back to 1200 bytes and searches upwards (0.8 s at 50 ms). More, up to `largest`: it finds out by
     /// itself, within two minutes.
     pub fn resize(&mut self, size: u16) -> Checked<()> {
         if !(SMALLEST..=self.settings.largest).contains(&size) {

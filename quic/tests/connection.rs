@@ -7,7 +7,7 @@ use warren_quic::connection::{Batch, Connection, Received};
 use warren_quic::events::Event;
 use warren_quic::paths::PathChange;
 use warren_quic::settings::Settings;
-use warren_quic::tls::Client;
+use warren_quic::tls::{Client, Server};
 
 const MS: u64 = 1_000_000;
 const HEADER: &[u8] = b"\x01CIRCUIT";
@@ -416,5 +416,32 @@ fn idleness_ends_and_keeping_alive_prevents_it() {
             pair.step(|_, _| true);
         }
         assert_eq!(pair.events[0].iter().any(|e| matches!(e, Event::Closed { .. })), over);
+    }
+}
+
+#[test]
+fn a_leaf_that_may_sign_others_is_refused() {
+    let root_key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let mut root = rcgen::CertificateParams::new(vec![]).unwrap();
+    root.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let root_pem = root.self_signed(&root_key).unwrap().pem();
+    let issuer = rcgen::Issuer::new(root, root_key);
+    for is_ca in [false, true] {
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        let mut leaf = rcgen::CertificateParams::new(vec!["a.test".into()]).unwrap();
+        if is_ca {
+            leaf.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        }
+        let leaf = leaf.signed_by(&key, &issuer).unwrap();
+        let client = Client::new("a.test", root_pem.as_bytes(), b"test").unwrap();
+        let server = Server::new(leaf.pem().as_bytes(), key.serialize_pem().as_bytes(), &[b"test"]).unwrap();
+        let mut pair = Pair::new(&settings());
+        pair.ends = [
+            Connection::connect(&client, &settings(), 0).unwrap(),
+            Connection::accept(&server, &settings(), 0).unwrap(),
+        ];
+        pair.settle();
+        let refused = matches!(pair.events[0][0], Event::Closed { code: 0x100..=0x1ff, .. });
+        assert_eq!(refused, is_ca, "{:?}", pair.events[0]);
     }
 }
