@@ -15,7 +15,7 @@ from dnslib import DNSRecord
 
 from tests.loopback.dnsfilter.certificates import make_certificate
 from tests.loopback.dnsfilter.upstream import FakeUpstream, address
-from warren.dnsfilter import app, server
+from warren.dnsfilter import app, streams
 from warren.dnsfilter.settings import parse
 from warren.fabric.core import dnswire as wire
 from warren.fabric.core.errors import ConfigError
@@ -128,7 +128,7 @@ def test_pipelined_queries_are_answered_as_they_come(tmp_path: Path) -> None:
 
 
 def test_a_connection_without_a_query_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "IDLE_S", 0.1)
+    monkeypatch.setattr(streams, "IDLE_S", 0.1)
 
     async def case(under_test: Running) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", under_test.ports[0])
