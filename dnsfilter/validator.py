@@ -111,7 +111,7 @@ class Validator:
             self._check(
                 self._lib.ub_resolve_async(
                     self._ctx,
-                    wire.name_text(name).encode() + b".",
+                    _full(name),
                     kind,
                     wire.IN,
                     ctypes.c_void_p(number),
@@ -183,6 +183,11 @@ class Validator:
     def _check(self, error: int) -> None:
         if error:
             raise OSError(f"libunbound: {self._lib.ub_strerror(error).decode()}")
+
+
+def _full(name: bytes) -> bytes:
+    """With the final dot, so that nothing is put behind it."""
+    return wire.name_text(name).encode() + (b"." if len(name) > 1 else b"")
 
 
 def _system_anchors() -> Sequence[str]:

@@ -14,6 +14,7 @@ from warren.fabric.core import dnswire as wire
 
 PATH: Final = "/dns-query"
 MEDIA_TYPE: Final = "application/dns-message"
+_ENCODED_MAX: Final = (wire.QUERY_MAX + 2) // 3 * 4
 _TTL = struct.Struct("!I")
 
 
@@ -43,7 +44,7 @@ def query_of(fields: Mapping[str, str], body: bytes) -> bytes | Refused:
 
 
 def _decoded(value: str) -> bytes | Refused:
-    if len(value) > 2 * wire.QUERY_MAX or not value.isascii():
+    if len(value) > _ENCODED_MAX or not value.isascii():
         return Refused(414, "too long")
     try:
         message = base64.b64decode(value + "=" * (-len(value) % 4), altchars=b"-_", validate=True)
