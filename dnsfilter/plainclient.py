@@ -66,5 +66,7 @@ async def ask_tcp(upstream: Upstream, asking: core.Asking) -> Reply | None:
 
 
 def needs_tcp(asking: core.Asking, reply: Reply | None) -> bool:
-    """Whether what came over UDP is cut, in another case, wants another cookie, or is nothing that can be trusted."""
-    return reply is None or reply.truncated or reply.raw != asking.raw or reply.rcode == wire.BADCOOKIE
+    """Whether what came over UDP is cut, in another case, wants another cookie or none, or can't be trusted."""
+    if reply is None or reply.truncated or reply.raw != asking.raw:
+        return True
+    return bool(asking.cookie) and reply.rcode in (wire.BADCOOKIE, wire.FORMERR)

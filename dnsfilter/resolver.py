@@ -109,8 +109,18 @@ class Resolver:
 
     async def forward(self, asked: Asked) -> Resolved:
         """Ask the upstreams of `asked.group`; what was kept is served when they are silent."""
-        if asked.alias:
-            return await self._behind_alias(asked)
+        if not asked.alias:
+            resolved = await self._from_upstreams(asked)
+            if not asked.alias:
+                return resolved
+        return await self._behind_alias(asked)
+
+    async def close(self) -> None:
+        """End what is in flight."""
+        await self.forwarder.close()
+        await asyncio.gather(*self._prefetches, return_exceptions=True)
+
+    async def _from_upstreams(self, asked: Asked) -> Resolved:
         key = key_of(asked.question, asked.group)
         kept = self.cache.stale(key, asked.now)
         failed = self._failures.get(key)
@@ -131,11 +141,6 @@ class Resolver:
         if heard.reply.rcode not in (wire.NOERROR, wire.NXDOMAIN):
             return self._stale(asked, kept)
         return self._heard(asked, key, heard)
-
-    async def close(self) -> None:
-        """End what is in flight."""
-        await self.forwarder.close()
-        await asyncio.gather(*self._prefetches, return_exceptions=True)
 
     async def _behind_alias(self, asked: Asked) -> Resolved:
         """A CNAME to the alias, and the addresses that it leads to."""

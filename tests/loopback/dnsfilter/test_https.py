@@ -220,7 +220,10 @@ def test_a_certificate_for_another_name_is_not_believed(tmp_path: Path) -> None:
     [
         ("https://192.0.2.1", Upstream("192.0.2.1", 443, "192.0.2.1", "/dns-query")),
         ("https://192.0.2.1/q#dns.example", Upstream("192.0.2.1", 443, "dns.example", "/q")),
-        ("https://[2001:db8::1]:8443/dns-query#dns.example", Upstream("2001:db8::1", 8443, "dns.example", "/dns-query")),
+        (
+            "https://[2001:db8::1]:8443/dns-query#dns.example",
+            Upstream("2001:db8::1", 8443, "dns.example", "/dns-query"),
+        ),
     ],
 )
 def test_how_they_are_written(text: str, upstream: Upstream) -> None:
@@ -228,7 +231,9 @@ def test_how_they_are_written(text: str, upstream: Upstream) -> None:
     assert parse_upstream(upstream.text) == upstream
 
 
-@pytest.mark.parametrize("text", ["https://dns.example/dns-query", "tls://192.0.2.1/path#a.example", "http://192.0.2.1"])
+@pytest.mark.parametrize(
+    "text", ["https://dns.example/dns-query", "tls://192.0.2.1/path#a.example", "http://192.0.2.1"]
+)
 def test_how_they_are_not_written(text: str) -> None:
     with pytest.raises(ConfigError):
         parse_upstream(text)
@@ -246,5 +251,3 @@ def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
                 raise AssertionError
 
             run(tmp_path, case, text)
-
-

@@ -229,7 +229,7 @@ ns.bad.rpz-nsdname CNAME .
 
 def test_a_response_policy_zone() -> None:
     rules, (report,) = loaded(ZONE)
-    assert report.errors == [] and report.entries == 14
+    assert report.errors == [] and report.entries == 15
     assert [said(rules, name) for name in ("bad.com", "x.bad.com", "ok.bad.com", "www.ok.bad.com")] == [
         BLOCKED,
         BLOCKED,
