@@ -59,10 +59,10 @@ async def serve(
         background.append(asyncio.create_task(_refresh(settings, lists, resolver, refresh_now or asyncio.Event())))
         if query_log is not None:
             background.append(asyncio.create_task(query_log.run()))
-        log.info("resolver ready", ports=ports, lists=len(settings.lists))
-        if ready is not None:
-            ready(ports)
         async with _monitoring(settings.metrics, server, lists):
+            log.info("resolver ready", ports=ports, lists=len(settings.lists))
+            if ready is not None:
+                ready(ports)
             await stop.wait()
     finally:
         await server.close()
