@@ -256,6 +256,14 @@ def test_addresses_in_answers_trigger() -> None:
     assert by_address("2001:db8::5") == REWRITTEN and by_address("10.0.0.1") == NOTHING
 
 
+def test_an_address_alone_is_looked_for_in_answers() -> None:
+    rules, (report,) = loaded("192.0.2.77\n||192.0.2.78^\n2001:db8::7\n")
+    assert report.entries == 3
+    for text, triggers in (("192.0.2.77", True), ("192.0.2.78", True), ("2001:db8::7", True), ("192.0.2.79", False)):
+        assert bool(rules.match_address(ipaddress.ip_address(text).packed, wire.A, NOBODY)) is triggers
+    assert said(rules, "x192.0.2.77.example") == NOTHING
+
+
 def test_a_zone_can_be_declared() -> None:
     rules, _ = loaded("bad.com CNAME .\n*.worse.com CNAME .\n", syntax="rpz")
     assert said(rules, "bad.com") == BLOCKED and said(rules, "worse.com") == NOTHING
