@@ -48,7 +48,11 @@ class HttpsProtocol(IdleProtocol):
 
     def __init__(self, front: Front, connections: Connections) -> None:
         super().__init__(front, connections, "https")
-        self._h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        # What we send needs no check of ours: a tenth of the time of an answer.
+        ours = h2.config.H2Configuration(
+            client_side=False, validate_outbound_headers=False, normalize_outbound_headers=False
+        )
+        self._h2 = h2.connection.H2Connection(ours)
         self._requests: dict[int, _Request] = {}
         self._resets = 0
         self._in_turn = False
@@ -134,7 +138,6 @@ class HttpsProtocol(IdleProtocol):
         fields = [
             (":status", str(status)),
             ("content-type", kind),
-            ("content-length", str(len(body))),
             ("cache-control", f"max-age={fresh}" if status == 200 else "no-store"),
         ]
         if status == 405:

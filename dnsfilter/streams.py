@@ -116,7 +116,11 @@ class IdleProtocol(asyncio.Protocol):
         else:
             task = asyncio.create_task(self._forward(decided, handle, started), name="dns query")
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(self._settled)
+
+    def _settled(self, task: asyncio.Task[None]) -> None:
+        """A query that waited for upstreams has its answer."""
+        self._tasks.discard(task)
 
     async def _forward(self, asked: Asked, handle: int, started: float) -> None:
         self._done(await self._front.forward(asked), handle, started)
@@ -188,12 +192,9 @@ class StreamProtocol(IdleProtocol):
         else:
             self._transport.write(framed)
 
-    async def _forward(self, asked: Asked, handle: int, started: float) -> None:
-        await super()._forward(asked, handle, started)
-        asyncio.get_running_loop().call_soon(self._after_one)
-
-    def _after_one(self) -> None:
-        """A query that waited for upstreams is answered: go on reading, or end what the client has ended."""
+    def _settled(self, task: asyncio.Task[None]) -> None:
+        """Go on reading, or end what the client has ended."""
+        super()._settled(task)
         if self._transport is None or self._transport.is_closing():
             return
         if self._ended and not self._tasks:
