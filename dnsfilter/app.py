@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import random
 import ssl
-from collections.abc import Callable
+import time
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -20,7 +21,11 @@ from warren.dnsfilter.refresh import Lists, Progress
 from warren.dnsfilter.resolver import Resolver
 from warren.dnsfilter.server import Server
 from warren.dnsfilter.settings import Settings, TlsSettings
+from warren.dnsfilter.trust import Trust
 from warren.fabric.core.errors import ConfigError
+from warren.fabric.daemon.health import Health, serve_health
+from warren.fabric.daemon.metrics import Family
+from warren.fabric.daemon.settings import Endpoint
 
 JITTER: Final = 0.1
 """Share of the interval by which refreshes are spread, so that not everybody asks a list's server at the hour."""
@@ -38,29 +43,61 @@ async def serve(
     """Load the lists, listen, and refresh until `stop` is set. `ready` is told the ports."""
     config, state = settings.resolver_config(), Path(settings.state)
     lists = Lists(settings.lists, settings.policy, tuple(config.groups), state)
-    tls = upstream_context(settings.upstream_ca)
-    resolver = Resolver(config, filter=_as_expected(settings, await lists.load(progress)), tls=tls)
+    trust = Trust(settings.upstream_ca)
+    resolver = Resolver(config, filter=_as_expected(settings, await lists.load(progress)), trust=trust)
     query_log = QueryLog(settings.log, state) if settings.log.enabled else None
     server = Server(resolver, ClientBook(settings.clients), settings.limit, query_log)
     background: list[asyncio.Task[None]] = []
     try:
         ports = [await server.listen(address) for address in settings.listen]
         if settings.tls is not None:
-            context = _context(settings.tls)
+            context = _context("tls", settings.tls, "dot")
             ports += [await server.listen_tls(address, context) for address in settings.tls.listen]
+        if settings.https is not None:
+            context = _context("https", settings.https, "h2")
+            ports += [await server.listen_https(address, context) for address in settings.https.listen]
         background.append(asyncio.create_task(_refresh(settings, lists, resolver, refresh_now or asyncio.Event())))
         if query_log is not None:
             background.append(asyncio.create_task(query_log.run()))
-        log.info("resolver ready", ports=ports, lists=len(settings.lists))
-        if ready is not None:
-            ready(ports)
-        await stop.wait()
+        async with _monitoring(settings.metrics, server, lists):
+            log.info("resolver ready", ports=ports, lists=len(settings.lists))
+            if ready is not None:
+                ready(ports)
+            await stop.wait()
     finally:
         await server.close()
         await resolver.close()
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def _monitoring(address: str, server: Server, lists: Lists) -> AsyncIterator[None]:
+    """/ready and /metrics while the block runs, where an address is given. Ready: it answers, which it does by now."""
+    if not address:
+        yield
+        return
+
+    async def ready() -> tuple[bool, dict[str, Any]]:
+        troubled = sorted(name for name, state in lists.states.items() if state.error)
+        return True, {"lists": len(lists.states), "lists_with_errors": troubled}
+
+    async with serve_health(Endpoint.parse(address), Health(ready, lambda: [*server.families(), *_of_lists(lists)])):
+        yield
+
+
+def _of_lists(lists: Lists) -> list[Family]:
+    """Labels are the names that the configuration gives them."""
+    states, now = sorted(lists.states.items()), time.time()
+    return [
+        Family(name, "gauge", text, tuple(({"list": list_name}, value(state)) for list_name, state in states))
+        for name, text, value in (
+            ("warren_dns_list_entries", "Entries of the list.", lambda state: state.entries),
+            ("warren_dns_list_age_seconds", "Since the copy in use was had.", lambda state: round(now - state.fetched)),
+            ("warren_dns_list_failed", "The last attempt to refresh it failed.", lambda state: int(bool(state.error))),
+        )
+    ]
 
 
 def _as_expected(settings: Settings, filter_: Filter) -> Filter:
@@ -89,22 +126,12 @@ async def _refresh(settings: Settings, lists: Lists, resolver: Resolver, now: as
             log.warning("new lists not used", error=str(error))
 
 
-def upstream_context(path: str) -> ssl.SSLContext | None:
-    """What upstreams over TLS are verified against; None: the system's authorities."""
-    if not path:
-        return None
-    try:
-        return ssl.create_default_context(cafile=path)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"upstream_ca: {path}: {error.strerror or error}; give a PEM file") from None
-
-
-def _context(settings: TlsSettings) -> ssl.SSLContext:
+def _context(key: str, settings: TlsSettings, protocol: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["dot"])
+    context.set_alpn_protocols([protocol])
     try:
         context.load_cert_chain(settings.certificate, settings.key)
     except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"tls: {error.strerror or error}; give certificate and key as PEM files") from None
+        raise ConfigError(f"{key}: {error.strerror or error}; give certificate and key as PEM files") from None
     return context

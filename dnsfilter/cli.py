@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from warren.dnsfilter.app import serve, upstream_context
+from warren.dnsfilter.app import serve
 from warren.dnsfilter.clients import ClientBook
 from warren.dnsfilter.core.expectations import Outcome, check
 from warren.dnsfilter.core.records import type_of
@@ -29,6 +29,7 @@ from warren.dnsfilter.core.verdict import Asked, Client, Resolved
 from warren.dnsfilter.refresh import Lists, read_states
 from warren.dnsfilter.resolver import Resolver
 from warren.dnsfilter.settings import Settings, load
+from warren.dnsfilter.trust import Trust
 from warren.fabric.core import dnswire as wire
 from warren.fabric.core.errors import ConfigError
 
@@ -206,7 +207,7 @@ async def _resolver(settings: Settings) -> tuple[Resolver, Lists]:
     """What a server would have after its start, from the lists as they were last good."""
     config = settings.resolver_config()
     held = Lists(settings.lists, settings.policy, tuple(config.groups), Path(settings.state))
-    return Resolver(config, filter=await held.load(), tls=upstream_context(settings.upstream_ca)), held
+    return Resolver(config, filter=await held.load(), trust=Trust(settings.upstream_ca)), held
 
 
 async def _test(settings: Settings, name: str, as_: str, kind: str, ask: bool) -> dict[str, str]:

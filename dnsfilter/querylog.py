@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import os
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +21,10 @@ from warren.fabric.core import dnswire as wire
 PENDING_MAX: Final = 50_000
 """Lines that wait for the disk, 300 bytes each; after that new ones are counted and dropped."""
 FLUSH_S: Final = 1.0
+FLUSH_AT: Final = 10_000
+"""Lines that are written before the second is over: 100,000 queries a second would fill it twice."""
+SWITCH_S: Final = 0.0005
+"""How long the writing thread keeps the interpreter from the event loop; Python's own 5 ms would delay queries."""
 
 _ENCODER: Final = msgspec.json.Encoder()
 
@@ -47,6 +53,7 @@ class QueryLog:
         self._settings = settings
         self._path = directory / "queries.jsonl"
         self._pending: list[tuple[Resolved, Client, float, float]] = []
+        self._enough = asyncio.Event()
         self.dropped = 0
         directory.mkdir(parents=True, exist_ok=True)
 
@@ -54,14 +61,20 @@ class QueryLog:
         """Note one query: cheap, the work is done when the batch is written."""
         if len(self._pending) < PENDING_MAX:
             self._pending.append((resolved, client, wall, seconds))
+            if len(self._pending) == FLUSH_AT:
+                self._enough.set()
         else:
             self.dropped += 1
 
     async def run(self) -> None:
         """Write until cancelled, and once more then."""
+        sys.setswitchinterval(SWITCH_S)
         try:
             while True:
-                await asyncio.sleep(FLUSH_S)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(FLUSH_S):
+                        await self._enough.wait()
+                self._enough.clear()
                 await self._flush()
         finally:
             await asyncio.shield(self._flush())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 import time
 from collections.abc import Callable
 from typing import Final
@@ -14,12 +13,14 @@ from warren.dnsfilter.core.building import Builder
 from warren.dnsfilter.core.cache import Cache, Entry, Key, key_of
 from warren.dnsfilter.core.chain import Chain
 from warren.dnsfilter.core.config import ResolverConfig
-from warren.dnsfilter.core.packets import Packets
+from warren.dnsfilter.core.packets import Packet, Packets, Shelf
 from warren.dnsfilter.core.policy import CompiledPolicy, Policy
 from warren.dnsfilter.core.stages.filtering import Filter, Slot
 from warren.dnsfilter.core.stages.host_routes import Routes
 from warren.dnsfilter.core.verdict import Asked, Client, Kind, Resolved, Said, Verdict
+from warren.dnsfilter.dnssec import Validation
 from warren.dnsfilter.forwarder import Failure, Forwarder, Heard
+from warren.dnsfilter.trust import Trust
 from warren.fabric.core import dnsreply
 from warren.fabric.core import dnswire as wire
 
@@ -54,7 +55,7 @@ class Resolver:
         *,
         filter: Filter | None = None,
         wall: Callable[[], float] = time.time,
-        tls: ssl.SSLContext | None = None,
+        trust: Trust | None = None,
     ) -> None:
         self._clock = clock
         self._wall = wall
@@ -62,7 +63,8 @@ class Resolver:
         self.slot = Slot(filter or Filter(Builder().finish(), CompiledPolicy(Policy())))
         """A new filter is put here, and holds from the next query on."""
         self._chain = Chain(config, self.cache, self.slot, routes)
-        self.forwarder = Forwarder(config.groups, clock, tls)
+        trust = trust or Trust()
+        self.forwarder = Forwarder(config.groups, clock, trust, Validation.of(config, trust.path))
         self._packets = Packets()
         self._failures: dict[Key, tuple[float, Failure]] = {}
         self._routes = routes
@@ -76,10 +78,10 @@ class Resolver:
     def decide(self, query: bytes, client: Client, transport: str = "udp") -> Resolved | Asked:
         """The half that needs nobody else: an answer at once, or what `forward` has to ask."""
         now, current = self._clock(), self.slot.current
-        key = (query[2:], client, transport)
-        packet = self._packets.get(key, now, current)
-        if packet is not None and (self._routes is None or self._routes(packet.name, client) is None):
-            return packet.answer(query[:2], now)
+        shelf = self._packets.shelf(client, transport)
+        packet = self.again(shelf, query, client, now)
+        if packet is not None:
+            return Resolved(packet.answer(query[:2], now), packet.resolved.verdict, packet.resolved.question)
         question = wire.read_question(query)
         if isinstance(question, wire.Unreadable):
             return Resolved(question.answer, Verdict(Kind.MALFORMED, "guard", question.why))
@@ -89,13 +91,36 @@ class Resolver:
             self._prefetch(key_of(question, asked.group))
         if resolved is None:
             return asked
-        self._packets.put(key, resolved, asked, current)
+        self._packets.put(shelf, query[2:], resolved, asked, current)
         return resolved
+
+    def shelf(self, client: Client, transport: str) -> Shelf:
+        """Where whole answers for that client stand; for `again`."""
+        return self._packets.shelf(client, transport)
+
+    def again(self, shelf: Shelf, query: bytes, client: Client, now: float) -> Packet | None:
+        """The whole answer that these very bytes had, if it still holds: the shortest way of a query."""
+        packet = shelf.get(query[2:])
+        if packet is None or now >= packet.until or packet.filter is not self.slot.current:
+            return None
+        if self._routes is not None and self._routes(packet.name, client) is not None:
+            return None
+        return packet
 
     async def forward(self, asked: Asked) -> Resolved:
         """Ask the upstreams of `asked.group`; what was kept is served when they are silent."""
-        if asked.alias:
-            return await self._behind_alias(asked)
+        if not asked.alias:
+            resolved = await self._from_upstreams(asked)
+            if not asked.alias:
+                return resolved
+        return await self._behind_alias(asked)
+
+    async def close(self) -> None:
+        """End what is in flight."""
+        await self.forwarder.close()
+        await asyncio.gather(*self._prefetches, return_exceptions=True)
+
+    async def _from_upstreams(self, asked: Asked) -> Resolved:
         key = key_of(asked.question, asked.group)
         kept = self.cache.stale(key, asked.now)
         failed = self._failures.get(key)
@@ -116,11 +141,6 @@ class Resolver:
         if heard.reply.rcode not in (wire.NOERROR, wire.NXDOMAIN):
             return self._stale(asked, kept)
         return self._heard(asked, key, heard)
-
-    async def close(self) -> None:
-        """End what is in flight."""
-        await self.forwarder.close()
-        await asyncio.gather(*self._prefetches, return_exceptions=True)
 
     async def _behind_alias(self, asked: Asked) -> Resolved:
         """A CNAME to the alias, and the addresses that it leads to."""

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from warren.dnsfilter.core.config import CacheConfig, Group, ResolverConfig, Zone, parse_upstream
+from warren.dnsfilter.core.config import CacheConfig, Dnssec, Group, ResolverConfig, Zone, parse_upstream
 from warren.dnsfilter.core.expectations import Expectation
 from warren.dnsfilter.core.lists import Kind, Syntax
 from warren.dnsfilter.core.policy import Policy
 from warren.fabric.core.errors import ConfigError
 from warren.fabric.core.selectors import Networks
+from warren.fabric.daemon.settings import Endpoint
 
 SETTINGS_MAX_BYTES = 4 << 20
 """Of the file: ten thousand rules and then some."""
@@ -61,7 +62,7 @@ class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TlsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """DNS over TLS (RFC 7858)."""
+    """DNS over TLS (RFC 7858), or over HTTPS (RFC 8484)."""
 
     listen: tuple[str, ...]
     certificate: str
@@ -92,6 +93,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cache: CacheConfig = CacheConfig()
     log: LogSettings = LogSettings()
     tls: TlsSettings | None = None
+    https: TlsSettings | None = None
+    dnssec: Dnssec | Literal["off", "upstream", "libunbound", "auto"] = "off"
+    """The mode alone, or all of it."""
+    metrics: str = ""
+    """ADDRESS:PORT where /ready and /metrics are served; empty: nowhere."""
     limit: LimitSettings = LimitSettings()
     upstream_ca: str = ""
     """PEM file of authorities for upstreams over TLS, instead of the system's."""
@@ -110,7 +116,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             if "default" in groups:
                 raise ConfigError("`upstreams` and `groups.default` say the same thing; keep one of them")
             groups["default"] = Group(tuple(map(parse_upstream, self.upstreams)))
-        return ResolverConfig(groups, self.zones, self.cache)
+        dnssec = self.dnssec if isinstance(self.dnssec, Dnssec) else Dnssec(self.dnssec)
+        return ResolverConfig(groups, self.zones, self.cache, dnssec)
 
     def check(self) -> None:
         """What the types cannot say."""
@@ -124,6 +131,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             Networks(client.networks)
         if self.refresh_hours <= 0:
             raise ConfigError("refresh_hours is above 0")
+        if self.metrics:
+            try:
+                Endpoint.parse(self.metrics)
+            except ValueError as error:
+                raise ConfigError(f"metrics: {error}") from None
         self.resolver_config()
 
 

@@ -21,7 +21,7 @@ IN_FLIGHT_MAX: Final = 1000
 class TlsConnection:
     """Opens itself when it is asked, and again when the server closed it, as servers do after some idle seconds."""
 
-    def __init__(self, upstream: Upstream, context: ssl.SSLContext | None = None) -> None:
+    def __init__(self, upstream: Upstream, context: ssl.SSLContext) -> None:
         self._upstream = upstream
         self._context = context
         self._writer: asyncio.StreamWriter | None = None
@@ -66,9 +66,11 @@ class TlsConnection:
     async def _opened(self) -> asyncio.StreamWriter:
         async with self._opening:
             if self._writer is None or self._writer.is_closing():
-                context = self._context or ssl.create_default_context()
                 reader, self._writer = await asyncio.open_connection(
-                    self._upstream.host, self._upstream.port, ssl=context, server_hostname=self._upstream.tls_name
+                    self._upstream.host,
+                    self._upstream.port,
+                    ssl=self._context,
+                    server_hostname=self._upstream.tls_name,
                 )
                 self._reading = asyncio.create_task(self._read(reader, self._writer), name="dns upstream over TLS")
             return self._writer

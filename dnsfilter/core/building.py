@@ -102,6 +102,7 @@ class Builder:
         self._names: list[str] = []
         self._zones = 0
         self._addresses: Addresses = {}
+        self._clients: Addresses = {}
         self._bad: set[str] = set()
         self._bad_plain: list[tuple[bytes, Klass]] = []
 
@@ -116,10 +117,17 @@ class Builder:
 
     def address(self, network: ipaddress.IPv4Network | ipaddress.IPv6Network, rule: Rule) -> bool:
         """An address in an answer triggers the rule; False: there are too many."""
+        return self._network(self._addresses, network, rule)
+
+    def client(self, network: ipaddress.IPv4Network | ipaddress.IPv6Network, rule: Rule) -> bool:
+        """The address of who asks triggers the rule; False: there are too many."""
+        return self._network(self._clients, network, rule)
+
+    def _network(self, table: Addresses, network: ipaddress.IPv4Network | ipaddress.IPv6Network, rule: Rule) -> bool:
         if self._special_count >= SPECIAL_MAX:
             return False
         shift = network.max_prefixlen - network.prefixlen
-        known = self._addresses.setdefault((network.max_prefixlen, shift), {})
+        known = table.setdefault((network.max_prefixlen, shift), {})
         number = int(network.network_address) >> shift
         known[number] = (*known.get(number, ()), rule)
         self._special_count += 1
@@ -188,6 +196,7 @@ class Builder:
             self._shortest,
             self._zones,
             self._addresses,
+            self._clients,
         )
 
     def _step(self, combo: int, list_index: int, scope: Scope, klass: Klass) -> int:

@@ -20,10 +20,14 @@ class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     port: int = 53
     tls_name: str = ""
     """The name that its certificate has to show: asked over TLS (RFC 7858). Empty: UDP and TCP in the clear."""
+    path: str = ""
+    """Asked over HTTPS (RFC 8484), there."""
 
     @property
     def text(self) -> str:
         where = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        if self.path:
+            return f"https://{where}{self.path}#{self.tls_name}"
         return f"tls://{where}#{self.tls_name}" if self.tls_name else where
 
 
@@ -35,6 +39,11 @@ class Group(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Ordered: the first that is well, the next when it does not answer. Racing: the two quickest at once."""
     trust_ad: bool = False
     """They validate, and nobody can change what they say on the way: tell clients that data is authentic (AD)."""
+
+    @property
+    def can_be_believed(self) -> bool:
+        """Whether nobody can change what they say on the way, as far as is known."""
+        return self.trust_ad or all(upstream.tls_name for upstream in self.upstreams)
 
 
 class Zone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -55,12 +64,25 @@ class CacheConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How long an answer may be served past its end when upstreams are silent (RFC 8767, section 5); 0: never."""
 
 
+class Dnssec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who checks signatures (RFC 4035)."""
+
+    mode: Literal["off", "upstream", "libunbound", "auto"] = "off"
+    """`upstream`: resolvers behind TLS or HTTPS do, and their AD bit is believed. `libunbound`: that library does it
+    here. `auto`: the library where it is installed, else such upstreams, else nobody."""
+    anchors: tuple[str, ...] = ()
+    """Files with trust anchors for the library: DS or DNSKEY records; none: those that the system has for the root."""
+    insecure: tuple[str, ...] = ()
+    """Zones whose signatures are not looked at; private zones always are among them."""
+
+
 class ResolverConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Who is asked about what. Without a group "default" only zones and what the host decides are answered."""
 
     groups: dict[str, Group] = {}
     zones: tuple[Zone, ...] = ()
     cache: CacheConfig = CacheConfig()
+    dnssec: Dnssec = Dnssec()
 
     def __post_init__(self) -> None:
         for name, group in self.groups.items():
@@ -71,10 +93,17 @@ class ResolverConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ConfigError(
                     f"dns.zones: {zone.name} goes to the group {zone.group!r}, which is not in dns.groups"
                 )
+        for name in (*(zone.name for zone in self.zones), *self.dnssec.insecure):
             try:
-                dnswire.name_wire(zone.name)
+                dnswire.name_wire(name)
             except ValueError as error:
                 raise ConfigError(f"dns.zones: {error}") from None
+        default = self.groups.get(DEFAULT_GROUP)
+        if self.dnssec.mode == "upstream" and default is not None and not default.can_be_believed:
+            raise ConfigError(
+                "dnssec: upstream needs upstreams that are asked over tls:// or https://, or nobody knows who says so; "
+                "name such ones, or use libunbound"
+            )
 
 
 def _has_port(text: str) -> bool:
@@ -82,14 +111,21 @@ def _has_port(text: str) -> bool:
 
 
 def parse_upstream(text: str) -> Upstream:
-    """`ADDRESS`, `ADDRESS:PORT` or `[ADDRESS]:PORT`; `tls://` in front and `#NAME` behind for DNS over TLS."""
-    if text.startswith("tls://"):
-        rest, _, name = text[6:].partition("#")
-        bare = parse_upstream(rest if _has_port(rest) else f"[{rest.strip('[]')}]:853")
+    """`ADDRESS`, `ADDRESS:PORT` or `[ADDRESS]:PORT`; `tls://` in front and `#NAME` behind for DNS over TLS, `https://`
+    in front and `/PATH#NAME` behind for DNS over HTTPS."""
+    scheme, found, rest = text.partition("://")
+    if found and scheme in ("tls", "https"):
+        rest, _, name = rest.partition("#")
+        rest, slash, path = rest.partition("/")
+        usual = 853 if scheme == "tls" else 443
+        bare = parse_upstream(rest if _has_port(rest) else f"[{rest.strip('[]')}]:{usual}")
+        if slash and scheme == "tls":
+            raise ConfigError(f"{text!r}: DNS over TLS has no path; leave {slash}{path} away, or write https://")
         try:
-            return Upstream(bare.host, bare.port, dnswire.name_text(dnswire.name_wire(name)) if name else bare.host)
+            name = dnswire.name_text(dnswire.name_wire(name)) if name else bare.host
         except ValueError as error:
             raise ConfigError(f"{text!r}: {error}") from None
+        return Upstream(bare.host, bare.port, name, "" if scheme == "tls" else f"/{path or 'dns-query'}")
     host, port = text, "53"
     if text.startswith("["):
         host, closed, rest = text[1:].partition("]")

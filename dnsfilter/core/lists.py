@@ -118,6 +118,8 @@ class ListParser:
             if name is not None:
                 self._builder.plain(name, self.index, Scope.TREE, self._klass)
                 return 1
+        if _is_address(bare := line[2:-1] if line[:2] == b"||" and line[-1:] == b"^" else line):
+            return self._address_line(bare.decode())
         words = line.split()
         if len(words) > 1 and (words[0] in _SINKS or _is_address(words[0])):
             return self._hosts_line(words)
@@ -133,6 +135,11 @@ class ListParser:
         if b"##" in line or b"#@#" in line or b"#?#" in line or b"#$#" in line or b"#%#" in line:
             return 0  # what a browser hides in a page
         return adblock.add(line.decode("utf-8", "replace"), self._builder, self.index, self._klass)
+
+    def _address_line(self, text: str) -> int | None:
+        """An address alone: answers that have it are blocked, as AdGuard Home and blocky do."""
+        rule = Rule(list=self.index, klass=self._klass, text=text)
+        return 1 if self._builder.address(ipaddress.ip_network(text), rule) else None
 
     def _hosts_line(self, words: list[bytes]) -> int | None:
         count, sink = 0, words[0] in _SINKS or _is_sink(words[0])

@@ -24,8 +24,8 @@ QUERY_MAX: Final = 300
 _KEPT: Final = frozenset({Kind.BLOCKED, Kind.OVERRIDDEN, Kind.LOCAL, Kind.CACHED})
 _TTL = struct.Struct("!I")
 
-Key = tuple[bytes, Client, str]
-"""(query without its id, who asks, transport)."""
+Shelf = dict[bytes, "Packet"]
+"""One client's answers over one transport, by query without its id."""
 
 
 class Packet(msgspec.Struct, gc=False):
@@ -40,49 +40,73 @@ class Packet(msgspec.Struct, gc=False):
     entry: Entry | None
     """The cached answer under it; None: there is none, and no TTL changes."""
     ttls: tuple[int, ...]
+    plain: bool
+    """It needs no cookie and no padding before it goes."""
+    age: int = 0
+    """Seconds that `rest` has counted off its TTLs."""
 
-    def answer(self, ident: bytes, now: float) -> Resolved:
+    def answer(self, ident: bytes, now: float) -> bytes:
         """The same answer for another id, now."""
-        resolved, entry = self.resolved, self.entry
-        if entry is None:
-            return Resolved(ident + self.rest, resolved.verdict, resolved.question)
-        entry.hits += 1
-        entry.recent = True
-        out, body, age = bytearray(ident + self.rest), entry.body, int(now - entry.stored)
+        entry = self.entry
+        if entry is not None:
+            entry.hits += 1
+            entry.recent = True
+            age = int(now - entry.stored)
+            if age != self.age:
+                self._count_down(entry, age)
+        return ident + self.rest
+
+    def _count_down(self, entry: Entry, age: int) -> None:
+        out, body, self.age = bytearray(b"\x00\x00" + self.rest), entry.body, age
         for at in self.ttls:
             left = min(_TTL.unpack_from(body, at)[0], TTL_MAX) - age
             _TTL.pack_into(out, at, left if left > 0 else 0)
-        return Resolved(bytes(out), resolved.verdict, resolved.question)
+        self.rest = bytes(out[2:])
 
 
 class Packets:
-    """Key → answer, bounded."""
+    """Shelves of answers, bounded together."""
 
     def __init__(self) -> None:
-        self._packets: dict[Key, Packet] = {}
+        self._shelves: dict[tuple[Client, str], Shelf] = {}
+        self._count = 0
 
-    def get(self, key: Key, now: float, filter_: object) -> Packet | None:
-        """The answer, if it still holds."""
-        packet = self._packets.get(key)
-        if packet is None:
-            return None
-        if now >= packet.until or packet.filter is not filter_:
-            del self._packets[key]
-            return None
-        return packet
+    def __len__(self) -> int:
+        return self._count
 
-    def put(self, key: Key, resolved: Resolved, asked: Asked, filter_: object) -> None:
-        """Keep what the chain decided at `asked.now`, if it is of a kind to keep."""
-        message, kind = resolved.message, resolved.verdict.kind
-        if kind not in _KEPT or not message or len(message) > ANSWER_MAX or len(key[0]) > QUERY_MAX:
+    def shelf(self, client: Client, transport: str) -> Shelf:
+        """Where that client's answers stand. It stays empty once all have gone: ask for it again after a miss."""
+        key = (client, transport)
+        shelf = self._shelves.get(key)
+        if shelf is None:
+            if len(self._shelves) >= PACKETS_MAX:
+                self.clear()
+            shelf = self._shelves[key] = {}
+        return shelf
+
+    def clear(self) -> None:
+        for shelf in self._shelves.values():
+            shelf.clear()
+        self._shelves.clear()
+        self._count = 0
+
+    def put(self, shelf: Shelf, rest: bytes, resolved: Resolved, asked: Asked, filter_: object) -> None:
+        """Keep what the chain decided at `asked.now`, if it is of a kind to keep. `rest`: the query without its id."""
+        message, kind, question = resolved.message, resolved.verdict.kind, asked.question
+        if kind not in _KEPT or not message or len(message) > ANSWER_MAX or len(rest) > QUERY_MAX:
             return
         entry = asked.entry if kind is Kind.CACHED and isinstance(asked.entry, Entry) else None
-        until = asked.now + 60.0 - asked.wall % 60.0
+        until, age = asked.now + 60.0 - asked.wall % 60.0, 0
         ttls: tuple[int, ...] = ()
         if entry is not None:
             until = min(until, entry.ends - (entry.ends - entry.stored) * PREFETCH_SHARE)
+            age = int(asked.now - entry.stored)
             if len(message) >= len(entry.body):  # not when it was truncated
                 ttls = entry.ttls
-        if len(self._packets) >= PACKETS_MAX:
-            self._packets.clear()
-        self._packets[key] = Packet(asked.question.name, message[2:], resolved, until, filter_, entry, ttls)
+        if rest not in shelf:
+            if self._count >= PACKETS_MAX:
+                self.clear()
+                return
+            self._count += 1
+        plain = not (question.cookie or question.padded)
+        shelf[rest] = Packet(question.name, message[2:], resolved, until, filter_, entry, ttls, plain, age)

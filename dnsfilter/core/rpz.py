@@ -1,8 +1,9 @@
-"""Response policy zones as zone files (draft-vixie-dnsop-dns-rpz-00): triggers by name and by address in the answer.
+"""Response policy zones as zone files (draft-vixie-dnsop-dns-rpz-00): triggers by name, by address in the answer and
+by address of the client.
 
 Actions: `CNAME .` blocks (with the answer that the policy chose), `CNAME *.` is NODATA, `rpz-passthru.`, `rpz-drop.`
-and `rpz-tcp-only.` are what they say, anything else is local data. Triggers by client address, by name server and by
-its address are counted as ignored.
+and `rpz-tcp-only.` are what they say, `CNAME *.garden.` puts the name that was asked for in front, anything else is
+local data. Triggers by name server and its address are counted as ignored: a forwarder does not meet name servers.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from warren.dnsfilter.core.rules import Klass, Rewrite, Rule, Scope
 from warren.fabric.core import dnswire as wire
 
 _IGNORED_TYPES: Final = frozenset({"SOA", "NS", "RRSIG", "NSEC", "NSEC3", "NSEC3PARAM", "DNSKEY", "DNAME", "CDS", "DS"})
-_UNSUPPORTED: Final = (".rpz-client-ip", ".rpz-nsip", ".rpz-nsdname")
+_UNSUPPORTED: Final = (".rpz-nsip", ".rpz-nsdname")
+_CLIENT: Final = ".rpz-client-ip"
+_ADDRESS: Final = ".rpz-ip"
 _ACTIONS: Final = {
     "*.": Rewrite(),
     "rpz-drop.": Rewrite(drop=True),
@@ -73,12 +76,10 @@ class ZoneParser:
         owner = self._relative(self._owner)
         if not owner or owner.endswith(_UNSUPPORTED):
             return 0
-        if kind == "CNAME" and data.lower().startswith("*.") and len(data) > 2:
-            return 0  # a walled garden per name: not supported
         try:
             klass, rewrite = self._action(kind, data)
-            if owner.endswith(".rpz-ip"):
-                return self._on_address(owner.removesuffix(".rpz-ip"), klass, rewrite)
+            if owner.endswith((_ADDRESS, _CLIENT)):
+                return self._on_address(owner, klass, rewrite)
             return self._on_name(owner, klass, rewrite)
         except ValueError:
             return None
@@ -104,6 +105,8 @@ class ZoneParser:
             return (Klass.TRUSTED if self._klass is Klass.TRUSTED else Klass.ALLOW), None
         if target in _ACTIONS:
             return self._klass, _ACTIONS[target]
+        if target.startswith("*."):
+            return self._klass, Rewrite(cname=wire.name_wire(target[2:]), garden=True)
         return self._klass, Rewrite(cname=wire.name_wire(target))
 
     def _on_name(self, owner: str, klass: Klass, rewrite: Rewrite | None) -> int | None:
@@ -120,15 +123,19 @@ class ZoneParser:
         return 1 if self._builder.special(name, rule) else None
 
     def _on_address(self, owner: str, klass: Klass, rewrite: Rewrite | None) -> int | None:
-        """`24.0.2.0.192` is 192.0.2.0/24, `48.zz.db8.2001` is 2001:db8::/48."""
-        length, *parts = owner.split(".")
-        parts.reverse()
-        if len(parts) == 4 and "zz" not in parts:
-            address = ".".join(parts)
-        else:
-            address = ":".join("" if part == "zz" else part for part in parts)
-            address = ":" + address if address.startswith(":") else address
-            address = address + ":" if address.endswith(":") else address
-        network = ipaddress.ip_network(f"{address}/{length}")
         rule = Rule(list=self._index, klass=klass, text=f"{self._owner} (zone)", rewrite=rewrite)
-        return 1 if self._builder.address(network, rule) else None
+        add = self._builder.client if owner.endswith(_CLIENT) else self._builder.address
+        return 1 if add(_network(owner.removesuffix(_CLIENT).removesuffix(_ADDRESS)), rule) else None
+
+
+def _network(trigger: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """`24.0.2.0.192` is 192.0.2.0/24, `48.zz.db8.2001` is 2001:db8::/48. ValueError if it is none."""
+    length, *parts = trigger.split(".")
+    parts.reverse()
+    if len(parts) == 4 and "zz" not in parts:
+        address = ".".join(parts)
+    else:
+        address = ":".join("" if part == "zz" else part for part in parts)
+        address = ":" + address if address.startswith(":") else address
+        address = address + ":" if address.endswith(":") else address
+    return ipaddress.ip_network(f"{address}/{length}")

@@ -12,6 +12,7 @@ is up to whoever asks: `decide` is given their mask and applies the precedence o
 from __future__ import annotations
 
 import enum
+import ipaddress
 from array import array
 from collections.abc import Sequence
 from typing import Final, Protocol
@@ -53,6 +54,8 @@ class Rewrite(msgspec.Struct, frozen=True):
     rcode: int = wire.NOERROR
     cname: bytes = b""
     """Wire name that is resolved instead."""
+    garden: bool = False
+    """RPZ: with the name that was asked for in front of it."""
     type: int = 0
     rdata: bytes = b""
     drop: bool = False
@@ -233,11 +236,13 @@ class RuleSet:
         shortest: int = 1,
         zones: int = 0,
         addresses: Addresses | None = None,
+        clients: Addresses | None = None,
     ) -> None:
         """`keys`: fingerprints, 0 for free, a power of two of them; `values`: index into `combos` for each key.
 
         `shortest`: bytes of the shortest plain name; suffixes below it ("com") need no look-up. `zones`: mask of the
-        lists in which the most exact name decides (RPZ). `addresses`: what is triggered by an address in an answer.
+        lists in which the most exact name decides (RPZ). `addresses`, `clients`: what is triggered by an address in an
+        answer, and by that of the client.
         """
         self._keys = keys
         self._values = values
@@ -248,7 +253,9 @@ class RuleSet:
         self._shortest = shortest
         self._zones = zones
         self._addresses = addresses or {}
+        self._clients = clients or {}
         self._memo: dict[bytes, Sequence[Rule]] = {}
+        self._client_memo: dict[str, list[tuple[int, Rule]]] = {}
         self.names = tuple(names)
         """Names of the lists, by index."""
 
@@ -269,6 +276,8 @@ class RuleSet:
             suffix = name[at:]
             tables = self._below
         rules = self._conditional(name, kind, client) if self._special or self._patterns else []
+        if self._clients:
+            rules = rules + self._by_client(client.address)
         if not found and not rules:
             return None
         if len(found) == 1 and not rules:
@@ -284,11 +293,7 @@ class RuleSet:
         """What lists say about an address (4 or 16 bytes) in an answer; the longest prefix decides within a list."""
         if not self._addresses:
             return None
-        number, bits = int.from_bytes(packed, "big"), 8 * len(packed)
-        rules = []
-        for (size, shift), known in self._addresses.items():
-            if size == bits:
-                rules += [(shift, rule) for rule in known.get(number >> shift, ())]
+        rules = _covering(self._addresses, packed)
         held = [(shift, rule) for shift, rule in rules if rule.applies(b"\x00", kind, client)]
         return _merged([], held, self._zones) if held else None
 
@@ -307,6 +312,20 @@ class RuleSet:
         if self._patterns:
             rules += [(0, rule) for rule in self._by_pattern(name)]
         return [held for held in rules if held[1].applies(name, kind, client)] if rules else rules
+
+    def _by_client(self, address: str) -> list[tuple[int, Rule]]:
+        """Before any name (RPZ draft, section 5.1): at places below zero, the longest prefix at the lowest."""
+        rules = self._client_memo.get(address)
+        if rules is None:
+            try:
+                packed = ipaddress.ip_address(address.partition("%")[0]).packed
+            except ValueError:
+                return []
+            rules = [(shift - 129, rule) for shift, rule in _covering(self._clients, packed)]
+            if len(self._client_memo) >= MEMO_MAX:
+                self._client_memo.clear()
+            self._client_memo[address] = rules
+        return rules
 
     def _by_pattern(self, name: bytes) -> Sequence[Rule]:
         rules = self._memo.get(name)
@@ -351,6 +370,16 @@ class RuleSet:
             text = wire.name_text(suffix)
             return {Scope.SELF: text, Scope.BELOW: f"*.{text} (below)", Scope.TREE: f"||{text}^"}[scope]
         return ""
+
+
+def _covering(table: Addresses, packed: bytes) -> list[tuple[int, Rule]]:
+    """(bits cut off, rule) of the networks that an address (4 or 16 bytes) is in."""
+    number, bits = int.from_bytes(packed, "big"), 8 * len(packed)
+    rules = list[tuple[int, Rule]]()
+    for (size, shift), known in table.items():
+        if size == bits:
+            rules += [(shift, rule) for rule in known.get(number >> shift, ())]
+    return rules
 
 
 def _merged(found: list[tuple[int, Masks]], rules: list[tuple[int, Rule]], zones: int) -> Match:

@@ -23,6 +23,10 @@ WRONG_MAX: Final = 20
 """Replies with a wrong id, name or type on one socket; after that somebody guesses, and TCP is used instead."""
 
 
+COOKIE: Final = 8
+"""Bytes of our half of a cookie."""
+
+
 class Asking(msgspec.Struct, frozen=True, gc=False):
     """A question of ours, as it goes out."""
 
@@ -32,10 +36,14 @@ class Asking(msgspec.Struct, frozen=True, gc=False):
     type: int
     dnssec_ok: bool
     checking_disabled: bool
+    wants_ad: bool = False
+    """To be told whether it was validated, also without DO (RFC 6840, section 5.7)."""
+    cookie: bytes = b""
+    """Ours, and the server's behind it once it is known (RFC 7873)."""
 
     def message(self) -> bytes:
-        flags = wire.RD | (wire.CD if self.checking_disabled else 0)
-        return wire.build_query(self.id, self.raw, self.type, dnssec_ok=self.dnssec_ok, flags=flags)
+        flags = wire.RD | (wire.CD if self.checking_disabled else 0) | (wire.AD if self.wants_ad else 0)
+        return wire.build_query(self.id, self.raw, self.type, dnssec_ok=self.dnssec_ok, flags=flags, cookie=self.cookie)
 
     def padded(self) -> bytes:
         """The same for a transport that hides contents but not lengths: RFC 8467, section 4.1."""
@@ -44,7 +52,14 @@ class Asking(msgspec.Struct, frozen=True, gc=False):
 
 def matches(asking: Asking, reply: Reply) -> bool:
     """Whether it answers that question: id, name without its case, type and class."""
-    return (reply.id, reply.type, reply.cls) == (asking.id, asking.type, wire.IN) and reply.name == asking.raw.lower()
+    if (reply.id, reply.type, reply.cls) != (asking.id, asking.type, wire.IN) or reply.name != asking.raw.lower():
+        return False
+    return not reply.cookie or reply.cookie[:COOKIE] == asking.cookie[:COOKIE]
+
+
+def without_cookie(asking: Asking, reply: Reply) -> bool:
+    """A matching reply without the cookie that this server has given before: believed over TCP only."""
+    return len(asking.cookie) > COOKIE and not reply.cookie
 
 
 def usable(reply: Reply) -> bool:
@@ -73,6 +88,9 @@ class State(msgspec.Struct):
     rests_until: float = 0.0
     keeps_case: bool = True
     """Repeats the question's name as it was asked."""
+    cookie: bytes = b""
+    """Ours for this upstream, and behind it what it gave us; empty: none was drawn yet, or it does not stand any."""
+    takes_cookies: bool = True
     answered: int = 0
     failed: int = 0
 
@@ -98,6 +116,9 @@ class Health:
         state.failures += 1
         if state.failures >= FAILURES_TO_REST:
             state.rests_until = now + REST_S
+
+    def states(self) -> list[tuple[Upstream, State]]:
+        return list(self._states.items())
 
     def order(self, group: Group, now: float) -> list[Upstream]:
         """The order in which they are asked: those that rest last; racing groups by round trip, the untried first."""

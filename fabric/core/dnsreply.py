@@ -58,6 +58,8 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
     chain: tuple[bytes, ...] = ()
     """Targets of the CNAMEs that lead from the name asked for, in order."""
     extended: wire.Extended | None = None
+    cookie: bytes = b""
+    """As OPT carries it: our half, and the server's (RFC 7873)."""
 
     @property
     def truncated(self) -> bool:
@@ -109,6 +111,7 @@ class _Reader:
         self._least = TTL_MAX
         self._rcode_high = 0
         self._extended: wire.Extended | None = None
+        self._cookie = b""
 
     def read(self, ident: int, flags: int, answers: int, authorities: int, additional: int) -> Reply:
         message = self._message
@@ -141,6 +144,7 @@ class _Reader:
             tuple(addresses),
             tuple(chain),
             self._extended,
+            self._cookie,
         )
 
     def _answer_section(self, at: int, count: int, name: bytes, kind: int) -> tuple[int, int, list[bytes], list[bytes]]:
@@ -207,6 +211,8 @@ class _Reader:
                 text = self._message[at + 2 : at + size].decode("utf-8", "replace")
                 info = int.from_bytes(self._message[at : at + 2], "big")
                 self._extended = wire.Extended(info, text.rstrip("\x00")[: wire.EDE_TEXT_MAX])
+            elif code == wire.OPTION_COOKIE and size in wire.COOKIE_LENGTHS and at + size <= end:
+                self._cookie = self._message[at : at + size]
             at += size
 
     def _name(self, at: int) -> bytes:

@@ -57,6 +57,7 @@ NXDOMAIN: Final = 3
 NOTIMP: Final = 4
 REFUSED: Final = 5
 BADVERS: Final = 16
+BADCOOKIE: Final = 23
 
 QR: Final = 0x8000
 AA: Final = 0x0400
@@ -72,8 +73,13 @@ _COUNTS = struct.Struct("!HHHHHH")
 _RECORD = struct.Struct("!HHIH")
 _TWO = struct.Struct("!HH")
 _POINTER_TO_QUESTION: Final = b"\xc0\x0c"
+OPTION_COOKIE: Final = 10
 _OPTION_PADDING: Final = 12
 _OPTION_EDE: Final = 15
+COOKIE_LENGTHS: Final = frozenset({8, *range(16, 41)})
+"""Bytes that a cookie may have: the client's half, and both (RFC 7873, section 4)."""
+_COOKIE_ROOM: Final = 28
+"""What the cookie of an answer of ours takes: 8 and 16 bytes, and the option's header."""
 EDE_TEXT_MAX: Final = 200
 """Bytes of an extended error's text: it must never be what truncates an answer."""
 
@@ -119,6 +125,8 @@ class Question(msgspec.Struct, frozen=True, gc=False):
     dnssec_ok: bool = False
     padded: bool = False
     """It carries padding, so the answer should too (RFC 7830)."""
+    cookie: bytes = b""
+    """The client's cookie, with ours behind it if it has one (RFC 7873)."""
 
     @property
     def text(self) -> str:
@@ -189,7 +197,7 @@ def _with_additional(message: bytes, question: Question, count: int) -> Question
         if kind == OPT:
             if found is not None or message[owner]:
                 return malformed
-            found = (cls, ttl, _has_padding(message, at - length, at))
+            found = (cls, ttl, *_options(message, at - length, at))
     if at != size:
         return malformed
     if found is None:
@@ -200,39 +208,51 @@ def _with_additional(message: bytes, question: Question, count: int) -> Question
         udp_size=max(UDP_MIN, min(UDP_MAX, found[0])),
         dnssec_ok=bool(found[1] & _DO),
         padded=found[2],
+        cookie=found[3],
     )
+    if asked.cookie and len(asked.cookie) not in COOKIE_LENGTHS:
+        return malformed
     if found[1] >> 16 & 0xFF:
         return Unreadable(answer(asked, BADVERS), "an EDNS version above 0")  # RFC 6891, section 6.1.3
     return asked
 
 
-def _has_padding(message: bytes, at: int, end: int) -> bool:
+def _options(message: bytes, at: int, end: int) -> tuple[bool, bytes]:
+    """(whether there is padding, the cookie) among the options of an OPT record."""
+    has_padding, cookie = False, b""
     while at + 4 <= end:
         code, length = _TWO.unpack_from(message, at)
-        if code == _OPTION_PADDING:
-            return True
         at += 4 + length
-    return False
+        if code == _OPTION_PADDING:
+            has_padding = True
+        elif code == OPTION_COOKIE and at <= end and not cookie:  # the first counts (RFC 7873, section 5.2.2)
+            cookie = message[at - length : at] or b"\x00"
+    return has_padding, cookie
 
 
 def padded(message: bytes, block: int) -> bytes:
-    """A message of ours with padding in its OPT, so that its length tells little (RFC 8467); without OPT as it was.
+    """A message of ours with padding in its OPT, so that its length tells little (RFC 8467); without OPT as it was."""
+    fill = -(len(message) + 4) % block
+    return with_option(message, _OPTION_PADDING, bytes(fill)) if len(message) + 4 + fill <= TCP_MAX else message
+
+
+def with_option(message: bytes, code: int, data: bytes) -> bytes:
+    """A message of ours with one more option in its OPT; without OPT as it was.
 
     OPT is the last record of every message that is made here.
     """
     additional = message[10] << 8 | message[11]
-    at = skip_name(message, HEADER) + 4
+    if not additional:
+        return message
+    at = HEADER if message[4:6] == b"\x00\x00" else skip_name(message, HEADER) + 4
     for _ in range(sum(_COUNTS.unpack_from(message)[3:]) - 1):
         at = skip_name(message, at)
         at += 10 + _RECORD.unpack_from(message, at)[3]
-    if not additional or _TWO.unpack_from(message, at + 1)[0] != OPT:
-        return message
-    fill = -(len(message) + 4) % block
-    if len(message) + 4 + fill > TCP_MAX:
+    if _TWO.unpack_from(message, at + 1)[0] != OPT:
         return message
     out = bytearray(message)
-    _TWO.pack_into(out, at + 7, out[at + 7] << 8 | out[at + 8], len(message) - at - 11 + 4 + fill)
-    return bytes(out + _TWO.pack(_OPTION_PADDING, fill) + bytes(fill))
+    out[at + 9 : at + 11] = (len(message) - at - 11 + 4 + len(data)).to_bytes(2, "big")
+    return bytes(out + _TWO.pack(code, len(data)) + data)
 
 
 def skip_name(message: bytes, at: int) -> int:
@@ -251,11 +271,22 @@ def skip_name(message: bytes, at: int) -> int:
 
 
 def build_query(
-    ident: int, raw: bytes, kind: int, cls: int = IN, *, dnssec_ok: bool = False, flags: int = RD, edns: bool = True
+    ident: int,
+    raw: bytes,
+    kind: int,
+    cls: int = IN,
+    *,
+    dnssec_ok: bool = False,
+    flags: int = RD,
+    edns: bool = True,
+    cookie: bytes = b"",
 ) -> bytes:
     """A query of ours: `raw` is a wire name in whatever case; EDNS offers UDP_MAX bytes."""
     head = _COUNTS.pack(ident, flags, 1, 0, 0, 1 if edns else 0) + raw + _TWO.pack(kind, cls)
-    return head + _opt(dnssec_ok, 0, None) if edns else head
+    if not edns:
+        return head
+    options = _TWO.pack(OPTION_COOKIE, len(cookie)) + cookie if cookie else b""
+    return head + b"\x00" + _RECORD.pack(OPT, UDP_MAX, _DO if dnssec_ok else 0, len(options)) + options
 
 
 # ------------------------------------------------------------------------------------------------------------ answers
@@ -285,7 +316,9 @@ def answer(
 
 def limit_for(question: Question, transport: str) -> int:
     """Bytes that an answer to it may have: what the client takes over "udp", 65535 over everything else."""
-    return question.udp_size if transport == "udp" else TCP_MAX
+    if transport != "udp":
+        return TCP_MAX
+    return question.udp_size - _COOKIE_ROOM if question.cookie else question.udp_size
 
 
 def answer_addresses(question: Question, addresses: Iterable[bytes], ttl: int, *, limit: int = TCP_MAX) -> bytes:

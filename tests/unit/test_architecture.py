@@ -27,8 +27,8 @@ FABRIC_MAY_IMPORT = {
     "aio": {"aio", "engines", "identity", "core"},
     "daemon": {"daemon", "aio", "identity", "core"},
 }
-DNSFILTER_SHELL_MAY_IMPORT = {"core", "aio"}
-"""Of fabric. Its core knows fabric.core only; the shell also sets up logs."""
+DNSFILTER_SHELL_MAY_IMPORT = {"core", "aio", "daemon"}
+"""Of fabric. Its core knows fabric.core only; the shell also sets up logs, and serves /ready and /metrics."""
 IMPURE = {
     "asyncio",
     "socket",

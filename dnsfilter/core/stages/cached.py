@@ -30,6 +30,8 @@ class Cached:
         asked.refresh = entry.wants_prefetch(asked.now)
         if entry.settled is not self._slot.current and (objection := self._objection(asked, entry)) is not None:
             return objection
+        if asked.alias:
+            return None
         age = int(asked.now - entry.stored)
         message = dnsreply.render(entry.body, entry.ttls, asked.question, age, limit=asked.limit)
         return Resolved(message, Verdict(Kind.CACHED, self.name, asked.rule, upstream=entry.upstream), asked.question)

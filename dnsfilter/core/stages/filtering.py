@@ -12,7 +12,7 @@ from warren.fabric.core import dnswire as wire
 _REWRITE_TTL: Final = 10
 """What AdGuard Home gives answers out of lists; they change with the list."""
 _ZERO: Final = (bytes(4), bytes(16))
-_ROOT: Final = b"\x00"
+_ADDRESS: Final = "an address in the answer"
 
 
 class Filter:
@@ -65,7 +65,10 @@ class Filtering:
         return Resolved(message, Verdict(Kind.OVERRIDDEN, self.name, rule.name), question)
 
     def inspect(self, asked: Asked, said: Said) -> Resolved | None:
-        """Blocked, if a CNAME or an address of the answer is."""
+        """Blocked, if a CNAME or an address of the answer is; or what an entry dictates for such an address.
+
+        That may be another name to resolve: then None, and `asked.alias` is set.
+        """
         if not asked.inspect:
             return None
         current = self._slot.current
@@ -79,13 +82,13 @@ class Filtering:
             if match is not None:
                 ruling = current.policy.address_ruling(match, asked.client, asked.wall)
                 if ruling.rule is not None:
-                    return self._listed(asked, ruling, "an address in the answer")
+                    return self._listed(asked, ruling, _ADDRESS)
         return None
 
     def _listed(self, asked: Asked, ruling: Ruling, because: str) -> Resolved | None:
         decision, rule = ruling.decision, ruling.rule
         assert rule is not None  # our own callers
-        if decision is not None and decision.outcome is Outcome.REWRITTEN and not because:
+        if decision is not None and decision.outcome is Outcome.REWRITTEN and because in ("", _ADDRESS):
             return self._dictated(asked, decision, rule.name)
         name = "" if decision is None else self._slot.current.policy.list_name(decision.list)
         answer = rule.answer or self._slot.current.policy.policy.answer
@@ -110,7 +113,11 @@ class Filtering:
                 return Resolved(_negative(asked, rewrite.rcode, extended), verdict, question)
         for rewrite in rewrites:
             if rewrite.cname:
-                asked.rule, asked.alias = rule, rewrite.cname
+                alias = question.name[:-1] + rewrite.cname if rewrite.garden else rewrite.cname
+                if len(alias) > wire.NAME_MAX:
+                    extended = wire.Extended(wire.EDE_BLOCKED, f"rule {rule}, list {verdict.list}")
+                    return Resolved(_negative(asked, wire.NXDOMAIN, extended), verdict, question)
+                asked.rule, asked.alias = rule, alias
                 return None
         records = [wire.Record(held.type, held.rdata, _REWRITE_TTL) for held in rewrites if held.type == question.type]
         return Resolved(wire.answer(question, records=records, limit=asked.limit), verdict, question)

@@ -23,6 +23,6 @@ class Inspection:
     def inspect(self, asked: Asked, said: Said) -> Resolved | None:
         for inspector in self._inspectors:
             objection = inspector.inspect(asked, said)
-            if objection is not None:
+            if objection is not None or asked.alias:
                 return objection
         return None

@@ -119,7 +119,7 @@ def test_the_table_is_bounded() -> None:
     async def case(resolver: Resolver, clock: Clock, routed: set[bytes], upstream: FakeUpstream) -> None:
         for number in range(packets.PACKETS_MAX + 10):
             ask(resolver, f"n{number}.internal")
-        assert len(resolver._packets._packets) <= packets.PACKETS_MAX
+        assert len(resolver._packets) <= packets.PACKETS_MAX
         resolver.decide(wire.build_query(1, wire.name_wire("a.internal"), wire.A) + bytes(3000), ADULT)
 
     run(case)

@@ -15,7 +15,7 @@ from dnslib import DNSRecord
 
 from tests.loopback.dnsfilter.certificates import make_certificate
 from tests.loopback.dnsfilter.upstream import FakeUpstream, address
-from warren.dnsfilter import app, server
+from warren.dnsfilter import app, querylog, streams
 from warren.dnsfilter.settings import parse
 from warren.fabric.core import dnswire as wire
 from warren.fabric.core.errors import ConfigError
@@ -127,8 +127,33 @@ def test_pipelined_queries_are_answered_as_they_come(tmp_path: Path) -> None:
     run(tmp_path, case)
 
 
+@pytest.mark.parametrize("at_once", [1, 64])
+def test_who_has_said_all_still_gets_its_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    monkeypatch.setattr(streams, "PIPELINED_MAX", at_once)
+    monkeypatch.setattr(streams, "IDLE_S", 25)
+
+    async def case(under_test: Running) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", under_test.ports[0])
+        for ident in range(200):
+            name = "x.ads.example" if ident % 3 else f"n{ident}.example"
+            query = wire.build_query(ident, wire.name_wire(name), wire.A)
+            writer.write(len(query).to_bytes(2, "big") + query)
+        writer.write_eof()
+        async with asyncio.timeout(20):
+            said = await reader.read()
+        seen, at = set[int](), 0
+        while at < len(said):
+            size = int.from_bytes(said[at : at + 2], "big")
+            seen.add(int.from_bytes(said[at + 2 : at + 4], "big"))
+            at += 2 + size
+        assert seen == set(range(200))
+        writer.close()
+
+    run(tmp_path, case)
+
+
 def test_a_connection_without_a_query_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "IDLE_S", 0.1)
+    monkeypatch.setattr(streams, "IDLE_S", 0.1)
 
     async def case(under_test: Running) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", under_test.ports[0])
@@ -208,3 +233,22 @@ def test_a_bad_certificate_is_one_line(tmp_path: Path) -> None:
     text = f'listen: ["127.0.0.1:0"]\nstate: {tmp_path}\n{tls}'
     with pytest.raises(ConfigError, match=r"^tls: [^\n]+$"):
         asyncio.run(app.serve(parse(text.encode(), "dns.yaml"), asyncio.Event()))
+
+
+def test_a_flood_of_queries_is_logged_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(querylog, "FLUSH_AT", 50)
+    monkeypatch.setattr(querylog, "PENDING_MAX", 900)
+    monkeypatch.setattr(querylog, "FLUSH_S", 60)
+
+    async def case(under_test: Running) -> None:
+        path = under_test.state / "queries.jsonl"
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+            udp.setblocking(False)
+            udp.connect(("127.0.0.1", under_test.ports[0]))
+            for ident in range(1000):
+                udp.send(wire.build_query(ident, wire.name_wire("x.ads.example"), wire.A))
+                await asyncio.get_running_loop().sock_recv(udp, 4096)
+        assert path.exists()
+
+    run(tmp_path, case, "log: {enabled: true}")
+    assert len((tmp_path / "state" / "queries.jsonl").read_text().splitlines()) == 1000

@@ -18,6 +18,7 @@ from warren.dnsfilter.core import upstream as core
 from warren.dnsfilter.core.config import Group, ResolverConfig, Upstream, parse_upstream
 from warren.dnsfilter.core.verdict import Client, Kind
 from warren.dnsfilter.resolver import Resolver
+from warren.dnsfilter.trust import Trust
 from warren.fabric.core import dnswire as wire
 from warren.fabric.core.errors import ConfigError
 
@@ -52,7 +53,7 @@ async def resolving(directory: Path, name: str = "dns.test") -> AsyncIterator[tu
     server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0, ssl=context)
     port = server.sockets[0].getsockname()[1]
     config = ResolverConfig(groups={"default": Group((Upstream("127.0.0.1", port, name),))})
-    resolver = Resolver(config, tls=ssl.create_default_context(cafile=str(directory / "cert.pem")))
+    resolver = Resolver(config, trust=Trust(str(directory / "cert.pem")))
     try:
         yield resolver, upstream
     finally:

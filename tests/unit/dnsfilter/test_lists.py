@@ -229,7 +229,7 @@ ns.bad.rpz-nsdname CNAME .
 
 def test_a_response_policy_zone() -> None:
     rules, (report,) = loaded(ZONE)
-    assert report.errors == [] and report.entries == 14
+    assert report.errors == [] and report.entries == 15
     assert [said(rules, name) for name in ("bad.com", "x.bad.com", "ok.bad.com", "www.ok.bad.com")] == [
         BLOCKED,
         BLOCKED,
@@ -254,6 +254,14 @@ def test_addresses_in_answers_trigger() -> None:
 
     assert by_address("192.0.2.77") == BLOCKED and by_address("192.0.2.9") == ALLOWED  # the longer prefix decides
     assert by_address("2001:db8::5") == REWRITTEN and by_address("10.0.0.1") == NOTHING
+
+
+def test_an_address_alone_is_looked_for_in_answers() -> None:
+    rules, (report,) = loaded("192.0.2.77\n||192.0.2.78^\n2001:db8::7\n")
+    assert report.entries == 3
+    for text, triggers in (("192.0.2.77", True), ("192.0.2.78", True), ("2001:db8::7", True), ("192.0.2.79", False)):
+        assert bool(rules.match_address(ipaddress.ip_address(text).packed, wire.A, NOBODY)) is triggers
+    assert said(rules, "x192.0.2.77.example") == NOTHING
 
 
 def test_a_zone_can_be_declared() -> None:
