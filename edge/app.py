@@ -39,7 +39,7 @@ from warren.fabric.core.reasons import Reason
 from warren.fabric.daemon.health import Health, serve_health
 from warren.fabric.daemon.privileges import keep_only, to_write_in
 from warren.fabric.daemon.systemd import notify
-from warren.fabric.engines import engine
+from warren.fabric.engines import choose
 from warren.fabric.identity import keys
 
 log = structlog.get_logger()
@@ -69,7 +69,10 @@ class Edge:
         self.forwarder = Forwarder(self.circuits)
         attachments = Attachments(self.circuits, self._admit)
         server = ServerConfig((ALPN,), credentials.chain, credentials.key, ATTACH_LIMITS, retry=True)
-        self.endpoint = engine(config.engine).endpoint(server, now)
+        chosen = choose(config.engine, config.controller)
+        self.engine = chosen.engine
+        log.info("QUIC engine", **chosen.words())
+        self.endpoint = self.engine.endpoint(server, now)
         self.connections = Connections(self.endpoint, boot, self.sessions, attachments, self._send)
         self._timer: asyncio.TimerHandle | None = None
         self._writing = False

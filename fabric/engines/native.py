@@ -1,6 +1,7 @@
 """The engine on `warren_quic` (folder `quic/`): noq-proto, driven directly. Fast, and not always there.
 
-The module does the work; here its integers, tuples and words become the face's seconds, events and classes.
+The module does the work; here its integers, tuples and words become the face's seconds, events and classes. A symbol of
+the module's is imported, since a bare folder of its name on the path imports too.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, Literal
 from weakref import WeakValueDictionary
 
 import warren_quic  # type: ignore[import-not-found, unused-ignore]  # not installed everywhere
+from warren_quic import Connection  # type: ignore[import-not-found, unused-ignore]  # noqa: F401  # see below
 
 from warren.fabric.core import engine as face
 from warren.fabric.core.engine import (
@@ -20,6 +22,7 @@ from warren.fabric.core.engine import (
     Batch,
     Buffer,
     ClientConfig,
+    Controller,
     Event,
     Limits,
     PathChange,
@@ -36,9 +39,8 @@ SMALLEST_INITIAL = 1200
 LONG_INITIAL, VERSION_1 = 0xC0, b"\x00\x00\x00\x01"
 """First byte (without its lower half) and version of an Initial packet (RFC 9000, section 17.2.2)."""
 
-Controller = Literal["model", "cubic"]
-
-warren_quic.Connection  # noqa: B018  # a bare folder of this name imports too: fail here, not later
+_CONTROLLERS: dict[Controller, Literal["model", "cubic"]] = {"warren": "model", "cubic": "cubic"}
+"""The module's words."""
 
 
 def _ns(seconds: float) -> int:
@@ -292,7 +294,7 @@ def _settings(limits: Limits, controller: Controller) -> Any:
         datagrams=limits.datagrams,
         send_buffer=limits.send_buffer,
         datagram_queue=limits.datagram_queue,
-        controller=controller,
+        controller=_CONTROLLERS[controller],
     )
 
 
@@ -313,25 +315,25 @@ def _server(config: ServerConfig, controller: Controller) -> Any:
 
 
 class NativeEngine:
-    """`Engine` on warren_quic. `controller`: its own ("model"), or CUBIC."""
+    """`Engine` on warren_quic."""
 
     name: Literal["aioquic", "native"] = "native"
 
-    def __init__(self, controller: Controller = "model") -> None:
-        self._controller: Controller = controller
+    def __init__(self, controller: Controller = "warren") -> None:
+        self.controller: Controller = controller
 
     def connect(self, config: ClientConfig, now: float) -> NativeConnection:
         """A client connection; its first datagrams wait in `transmit`. Raises ConfigError."""
-        return NativeConnection(_client(config, self._controller).connect(_ns(now)))
+        return NativeConnection(_client(config, self.controller).connect(_ns(now)))
 
     def accept(self, config: ServerConfig, first: Buffer, now: float) -> NativeConnection | None:
         """A server connection for the datagram `first`; None if that is no Initial packet of QUIC version 1."""
         start = bytes(first[:5])
         if len(first) < SMALLEST_INITIAL or start[0] & 0xF0 != LONG_INITIAL or start[1:] != VERSION_1:
             return None
-        return NativeConnection(_server(config, self._controller).accept(_ns(now)))
+        return NativeConnection(_server(config, self.controller).accept(_ns(now)))
 
     def endpoint(self, config: ServerConfig, now: float) -> NativeEndpoint:
         """Many server connections on one socket. Raises ConfigError if chain or key can't be read."""
-        server = _server(config, self._controller)
+        server = _server(config, self.controller)
         return NativeEndpoint(server.endpoint(_ns(now), retry=config.retry, half_open=config.half_open))
