@@ -114,9 +114,8 @@ class Agent:
     def __init__(self, config: AgentConfig, device: Device, ground: Ground) -> None:
         self.config = config
         self.device = device
-        chosen = choose(config.engine, config.controller)
-        self.engine = chosen.engine
-        log.info("QUIC engine", **chosen.words())
+        self._chosen = choose(config.engine, config.controller)
+        self.engine = self._chosen.engine
         self.told: say.Network | None = None
         self.upstreams: tuple[str, ...] = ()
         self.stopping = asyncio.Event()
@@ -164,6 +163,7 @@ class Agent:
         self._changes = NetworkChanges(self._network_changed)
         for node in self.nodes:
             node.start()
+        log.info("QUIC engine", **self._chosen.words())
         log.info("agent runs", device=self.device.name, interface=self.config.interface)
 
     async def close(self) -> None:

@@ -74,9 +74,8 @@ class Connector:
     def __init__(self, config: ConnectorConfig, token_text: str) -> None:
         """Raises ConfigError for a bad token."""
         self._loop = asyncio.get_running_loop()
-        chosen = choose(config.engine, config.controller)
-        self.engine = chosen.engine
-        log.info("QUIC engine", **chosen.words())
+        self._chosen = choose(config.engine, config.controller)
+        self.engine = self._chosen.engine
         token = tokens.parse_tunnel_token(token_text)
         self.token = token
         key = keys.generate()
@@ -113,6 +112,7 @@ class Connector:
         self._beat: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
+        log.info("QUIC engine", **self._chosen.words())
         for node in self.nodes:
             node.start()
         for presence in self.presences:

@@ -69,9 +69,8 @@ class Edge:
         self.forwarder = Forwarder(self.circuits)
         attachments = Attachments(self.circuits, self._admit)
         server = ServerConfig((ALPN,), credentials.chain, credentials.key, ATTACH_LIMITS, retry=True)
-        chosen = choose(config.engine, config.controller)
-        self.engine = chosen.engine
-        log.info("QUIC engine", **chosen.words())
+        self.chosen = choose(config.engine, config.controller)
+        self.engine = self.chosen.engine
         self.endpoint = self.engine.endpoint(server, now)
         self.connections = Connections(self.endpoint, boot, self.sessions, attachments, self._send)
         self._timer: asyncio.TimerHandle | None = None
@@ -197,6 +196,7 @@ async def serve_edge(config: EdgeConfig, stop: asyncio.Event) -> None:
             await stack.enter_async_context(serve_health(config.metrics, state))
         keep_only(files)
         host, port = edge.socket.getsockname()[:2]
+        log.info("QUIC engine", **edge.chosen.words())
         log.info("edge runs", listen=f"{host}:{port}", admin=str(config.admin_socket), edge=credentials.edge.id)
         notify("READY=1")
         await stop.wait()
