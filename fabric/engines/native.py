@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Literal
 from weakref import WeakValueDictionary
 
 import warren_quic  # type: ignore[import-not-found, unused-ignore]  # not installed everywhere
-from warren_quic import Connection  # type: ignore[import-not-found, unused-ignore]  # noqa: F401  # see below
+from warren_quic import InvalidInputError  # type: ignore[import-not-found, unused-ignore]  # see above
 
 from warren.fabric.core import engine as face
 from warren.fabric.core.engine import (
@@ -76,7 +77,8 @@ class NativeConnection:
     """One QUIC connection (see `Connection` in fabric/core/engine.py).
 
     Differences from the face: `resize` to less costs a handful of losses and round trips until it is in effect, to
-    more takes effect within two minutes. A stream's id that was never seen is a ValueError.
+    more takes effect within two minutes. What is asked of a stream that never was, or of the direction that it does not
+    have, does nothing (the module raises).
     """
 
     def __init__(self, core: Any) -> None:
@@ -127,30 +129,42 @@ class NativeConnection:
 
     def write(self, stream: int, data: Buffer) -> int:
         """See `Connection.write`."""
-        taken: int = self._core.write(stream, data)
+        try:
+            taken: int = self._core.write(stream, data)
+        except InvalidInputError:
+            return 0
         return taken
 
     def finish(self, stream: int) -> None:
         """See `Connection.finish`."""
-        self._core.finish(stream)
+        with suppress(InvalidInputError):
+            self._core.finish(stream)
 
     def read(self, stream: int, limit: int) -> bytes:
         """See `Connection.read`."""
-        data: bytes = self._core.read(stream, limit)
+        try:
+            data: bytes = self._core.read(stream, limit)
+        except InvalidInputError:
+            return b""
         return data
 
     def finished(self, stream: int) -> bool:
         """See `Connection.finished`. Never True of a stream that the peer reset."""
-        over: bool = self._core.finished(stream)
+        try:
+            over: bool = self._core.finished(stream)
+        except InvalidInputError:
+            return False
         return over
 
     def reset(self, stream: int, code: int) -> None:
         """See `Connection.reset`."""
-        self._core.reset(stream, code)
+        with suppress(InvalidInputError):
+            self._core.reset(stream, code)
 
     def stop(self, stream: int, code: int) -> None:
         """See `Connection.stop`."""
-        self._core.stop(stream, code)
+        with suppress(InvalidInputError):
+            self._core.stop(stream, code)
 
     # ---- datagrams
 
@@ -269,6 +283,12 @@ class NativeEndpoint:
         host, port, data, stride, segments = made
         return (host, port), Batch((data,), stride, segments)
 
+    @property
+    def dropped(self) -> dict[str, int]:
+        """What was not taken since the start, by word."""
+        dropped, late, failed = self._core.counters()[-3:]
+        return {"half_open": dropped, "handshake_time": late, "handshake_failed": failed}
+
     def timer(self) -> float | None:
         """See `Endpoint.timer`."""
         return _seconds(self._core.timer())
@@ -302,7 +322,7 @@ def _settings(limits: Limits, controller: Controller) -> Any:
 def _client(config: ClientConfig, controller: Controller) -> Any:
     try:
         return warren_quic.Client(config.server_name, config.root, config.alpn, _settings(config.limits, controller))
-    except warren_quic.InvalidInputError as error:
+    except InvalidInputError as error:
         raise ConfigError(str(error)) from error
 
 
@@ -310,7 +330,7 @@ def _client(config: ClientConfig, controller: Controller) -> Any:
 def _server(config: ServerConfig, controller: Controller) -> Any:
     try:
         return warren_quic.Server(config.chain, config.key, list(config.alpn), _settings(config.limits, controller))
-    except warren_quic.InvalidInputError as error:
+    except InvalidInputError as error:
         raise ConfigError(str(error)) from error
 
 
