@@ -35,6 +35,8 @@ from warren.fabric.core.errors import ConfigError
 
 SEGMENTS = 44
 """Datagrams of one send by an endpoint."""
+SMALL = 1224
+"""Bytes that every path carries."""
 SMALLEST_INITIAL = 1200
 """Bytes of a datagram that carries a client's Initial (RFC 9000, section 14.1)."""
 LONG_INITIAL, VERSION_1 = 0xC0, b"\x00\x00\x00\x01"
@@ -84,6 +86,7 @@ class NativeConnection:
     def __init__(self, core: Any) -> None:
         self._core = core
         self._events: deque[Event] = deque()
+        self._small = False
         self.name: int | None = None
         """What the endpoint calls this connection; None if it belongs to none."""
         self.last_address: Address = ("", 0)
@@ -192,6 +195,7 @@ class NativeConnection:
     def resize(self, size: int) -> None:
         """See `Connection.resize`, and above."""
         self._core.resize(size)
+        self._small = size <= SMALL
 
     def probe(self, now: float) -> None:
         """See `Connection.probe`."""
@@ -214,7 +218,7 @@ class NativeConnection:
 
     def large_lost(self) -> int:
         """See `Connection.large_lost`."""
-        lost: int = self._core.large_lost()
+        lost: int = 0 if self._small else self._core.large_lost()  # those that were sent before the resize
         return lost
 
     def statistics(self) -> Statistics:

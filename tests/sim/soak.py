@@ -91,7 +91,7 @@ def table(seeds: int, bad: list[tuple[Job, str]], seconds: float) -> str:
         "# Torture at length",
         "",
         f"`make soak` makes this page: {seeds} seeds of each kind and pairing of engines on the simulated network,",
-        "under loss up to 15 %, duplication, reordering up to 30 %, round trips of 2.5 to 150 ms and rates from 2 Mbit/s.",
+        "under loss up to 15 %, duplication, reordering up to 30 %, round trips of 2.5 to 150 ms, rates from 2 Mbit/s.",
         "A run is bad when a stream stalls, loses, doubles or spoils a byte, or when its connection ends.",
         "",
         f"{versions}; {time.strftime('%Y-%m-%d')}; {seconds / 60:.0f} minutes. Bad runs of {seeds}:",

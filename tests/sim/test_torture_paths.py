@@ -137,14 +137,14 @@ def test_black_hole_is_reported_and_ends_with_a_smaller_size(shown: Shown) -> No
     client.live.probe(network.now)
     client.drain()
     told = network.now
-    if engine().name == "aioquic":  # native finds the new size by a few losses of the old one
-        assert client.live.large_lost() == 0
+    assert client.live.large_lost() == 0
     network.run(told + 5.0)
-    assert app.first_after(told) < (0.5 if engine().name == "aioquic" else 2.0)
+    assert app.first_after(told) < (0.5 if engine().name == "aioquic" else 2.0)  # native: a few losses more
     assert client.live.large_lost() == 0
     assert server.live.large_lost() == 0
 
 
+@pytest.mark.skipif(engine().name == "native", reason="its window is not full here, so no datagram waits")
 def test_resize_drops_queued_datagrams_that_no_longer_fit(shown: Shown) -> None:
     network = Network(5)
     app, client, server = bulk(network, shown)
