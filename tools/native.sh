@@ -38,8 +38,9 @@ find_rust() { # puts cargo on the path, also where only rustup's own folder has 
 
 state_of_sources() {
     {
-        find quic -name target -prune -o -type f \( -name '*.rs' -o -name '*.toml' -o -name 'Cargo.lock' -o -name '*.pyi' \
-            -o -name 'py.typed' -o -name 'README.md' \) -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
+        find quic \( -name target -o -path quic/fuzz -o -path quic/tests -o -path quic/bench \) -prune -o -type f \
+            \( -name '*.rs' -o -name '*.toml' -o -name Cargo.lock -o -name '*.pyi' -o -name py.typed -o -name README.md \) \
+            -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
         sha256sum "$BUILD_TOOLS" tools/native.sh
         .venv/bin/python --version
     } | sha256sum | cut -d' ' -f1
