@@ -4,37 +4,56 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-apps test-torture bench lint lock clean
+.PHONY: help demo test test-apps test-torture test-controller soak bench native lint lock clean
 
 BIN := .venv/bin
 READY := .venv/.ready
 SEEDS ?= 100
+# native or aioquic; nothing: native where it is installed
+ENGINE ?= $(WARREN_ENGINE)
 CACHE := $(CURDIR)/.venv/cache
+PYTEST := $(BIN)/python -m pytest -o cache_dir=$(CACHE)/pytest
 
 # What the tools remember stays in .venv, so that nothing else appears in the tree.
 export PYTHONPYCACHEPREFIX := $(CACHE)/bytecode
 export MYPY_CACHE_DIR := $(CACHE)/mypy
 export RUFF_CACHE_DIR := $(CACHE)/ruff
 export HYPOTHESIS_STORAGE_DIRECTORY := $(CACHE)/hypothesis
+export WARREN_ENGINE := $(ENGINE)
+
+# What `make test` runs on aioquic too. Torture (tests/sim) has every pairing of engines anyway.
+ON_AIOQUIC := tests/sim/test_torture_paths.py tests/sim/test_peer.py tests/lab/thread/test_flows.py
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: $(READY) ## the lab with everything running, seen from inside the laptop (as root, about a minute)
+demo: native ## the lab with everything running, seen from inside the laptop (as root, about a minute)
 	@$(BIN)/python -m warren.lab.demo
 
-test: $(READY) lint ## everything that must be true before a change goes in (as root)
-	@WARREN_REQUIRE_LAB=1 $(BIN)/python -m pytest -o cache_dir=$(CACHE)/pytest
+test: native lint ## everything that must be true before a change goes in (as root; ENGINE=aioquic: all on that)
+	@WARREN_REQUIRE_LAB=1 $(PYTEST)
+	@if [ -z "$(ENGINE)" ] && [ -e .venv/.native ]; then \
+	  echo "== and on aioquic"; WARREN_ENGINE=aioquic WARREN_REQUIRE_LAB=1 $(PYTEST) $(ON_AIOQUIC); fi
 
-test-apps: $(READY) ## applications that take long or are slow to install (as root, ten minutes)
+test-apps: native ## applications that take long or are slow to install (as root, ten minutes)
 	@tools/bootstrap.sh apps
-	@WARREN_APPS=1 WARREN_REQUIRE_LAB=1 $(BIN)/python -m pytest -o cache_dir=$(CACHE)/pytest tests/apps
+	@WARREN_APPS=1 WARREN_REQUIRE_LAB=1 $(PYTEST) tests/apps
 
-test-torture: $(READY) ## the tests that take seeds, with more of them (SEEDS=100)
-	@WARREN_SEEDS=$(SEEDS) $(BIN)/python -m pytest -o cache_dir=$(CACHE)/pytest tests/sim
+test-torture: native ## the tests that take seeds, with more of them (SEEDS=100)
+	@WARREN_SEEDS=$(SEEDS) $(PYTEST) tests/sim
 
-bench: $(READY) ## the whole path beside bare engine cores; writes docs/benchmarks.md (as root, a minute)
+test-controller: $(READY) ## the native engine's own tests in release mode: its controller's table (needs Rust; minutes)
+	@tools/native.sh controller
+
+soak: SEEDS = 1000
+soak: native ## torture of each pairing of engines, SEEDS=1000 of each kind; writes docs/soak.md (an hour)
+	@$(BIN)/python -m tests.sim.soak $(SEEDS) --write
+
+bench: native ## the whole path beside bare engine cores; writes docs/benchmarks.md (as root, a minute)
 	@$(BIN)/python -m tests.bench.path --write
+
+native: $(READY) ## the native QUIC engine into .venv, where Rust 1.88 or newer is there
+	@tools/native.sh
 
 lint: $(READY) ## formatting, style and types
 	@$(BIN)/ruff check --quiet .

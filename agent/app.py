@@ -40,7 +40,7 @@ from warren.fabric.core.messages.peer import LABEL as PEER_LABEL
 from warren.fabric.core.reasons import Reason
 from warren.fabric.daemon.privileges import keep_only, to_write_in
 from warren.fabric.daemon.systemd import notify
-from warren.fabric.engines import engine
+from warren.fabric.engines import choose
 from warren.fabric.identity import keys, proof
 
 log = structlog.get_logger()
@@ -114,7 +114,8 @@ class Agent:
     def __init__(self, config: AgentConfig, device: Device, ground: Ground) -> None:
         self.config = config
         self.device = device
-        self.engine = engine(config.engine)
+        self._chosen = choose(config.engine, config.controller)
+        self.engine = self._chosen.engine
         self.told: say.Network | None = None
         self.upstreams: tuple[str, ...] = ()
         self.stopping = asyncio.Event()
@@ -162,7 +163,8 @@ class Agent:
         self._changes = NetworkChanges(self._network_changed)
         for node in self.nodes:
             node.start()
-        log.info("agent runs", device=self.device.name, interface=self.config.interface, engine=self.engine.name)
+        log.info("QUIC engine", **self._chosen.words())
+        log.info("agent runs", device=self.device.name, interface=self.config.interface)
 
     async def close(self) -> None:
         """Ends every flow; the host is the ground's to put back."""

@@ -11,8 +11,10 @@ from pathlib import Path
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from warren.fabric.core.engine import Controller
 from warren.fabric.core.errors import ConfigError, DeniedError
 from warren.fabric.daemon.settings import LogSettings
+from warren.fabric.engines import EngineName
 from warren.fabric.identity import files, keys, statements
 
 STATE = Path("/var/lib/warren/agent")
@@ -45,7 +47,9 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """CIDRs that are not captured, whatever the edge routes; stronger than `include`."""
     dns: bool = True
     """Whether the system resolver is pointed at the agent."""
-    engine: str | None = None
+    engine: EngineName = "auto"
+    controller: Controller = "warren"
+    """Congestion control of the native engine."""
     log: LogSettings = LogSettings()
 
 

@@ -28,6 +28,7 @@ def describe(agent: Agent) -> dict[str, Any]:
         "device": {"id": agent.device.id, "name": agent.device.name},
         "vnet": agent.told.vnet if agent.told else "",
         "engine": agent.engine.name,
+        "controller": agent.engine.controller,
         "interface": agent.config.interface,
         "edges": [{"edge": str(node.edge), "state": node.state, "reason": node.reason} for node in agent.nodes],
         "routes": {
@@ -138,7 +139,7 @@ def _head(said: dict[str, Any]) -> RenderableType:
     grid.add_row("routes", ", ".join(said["routes"]["installed"]) or "none")
     dns = said["dns"]
     grid.add_row("names", f"{', '.join(dns['zones']) or 'none'}  (resolver {dns['resolver']}, {dns['system']})")
-    grid.add_row("engine", said["engine"])
+    grid.add_row("engine", f"{said['engine']}  (controller {said['controller']})")
     return grid
 
 

@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import socket
+from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
@@ -34,7 +35,7 @@ from warren.fabric.core.reasons import Reason
 from warren.fabric.daemon.health import Health, serve_health
 from warren.fabric.daemon.privileges import keep_only
 from warren.fabric.daemon.systemd import notify
-from warren.fabric.engines import engine
+from warren.fabric.engines import choose
 from warren.fabric.identity import certificates, keys, proof, tokens
 from warren.fabric.identity.grants import Verifier
 
@@ -73,7 +74,8 @@ class Connector:
     def __init__(self, config: ConnectorConfig, token_text: str) -> None:
         """Raises ConfigError for a bad token."""
         self._loop = asyncio.get_running_loop()
-        self._engine = engine(config.engine)
+        self._chosen = choose(config.engine, config.controller)
+        self.engine = self._chosen.engine
         token = tokens.parse_tunnel_token(token_text)
         self.token = token
         key = keys.generate()
@@ -105,11 +107,12 @@ class Connector:
             socket.gethostname(),
             f"warren {__version__}",
         )
-        self.nodes = [Node(self._engine, self._identity, edge, self) for edge in token.edges().edges]
+        self.nodes = [Node(self.engine, self._identity, edge, self) for edge in token.edges().edges]
         self.presences = [Presence(self._identity, edge) for edge in token.edges().edges]
         self._beat: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
+        log.info("QUIC engine", **self._chosen.words())
         for node in self.nodes:
             node.start()
         for presence in self.presences:
@@ -139,6 +142,11 @@ class Connector:
     def __len__(self) -> int:
         """Agents with a peer connection."""
         return len(self._by_peer)
+
+    def phases(self) -> dict[str, int]:
+        """Peer connections in each phase of congestion control."""
+        peers = [door.peer for door in self._by_peer.values() if door.peer is not None]
+        return Counter(peer.connection.statistics().phase for peer in peers)
 
     # ---- what nodes tell ----
 
@@ -198,7 +206,7 @@ class Connector:
 
     def answer(self, door: AgentAtDoor, packet: bytes) -> PeerPath | None:
         now = self._loop.time()
-        connection = self._engine.accept(self._servers[door.offer.index], packet, now)
+        connection = self.engine.accept(self._servers[door.offer.index], packet, now)
         if connection is None:
             return None
         greeting = os.urandom(32), self.nodes[0].boot

@@ -12,8 +12,10 @@ import msgspec
 
 from warren.connector.gate import Ceiling
 from warren.connector.revocations import LEASE
+from warren.fabric.core.engine import Controller
 from warren.fabric.core.errors import ConfigError
 from warren.fabric.daemon.settings import Endpoint, LogSettings
+from warren.fabric.engines import EngineName
 
 TOKEN_LIMIT = 16_384
 """Bytes of a token file that are read; a token has about 1,200."""
@@ -29,7 +31,9 @@ class ConnectorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """Seconds that flows get to end after SIGTERM."""
     lease: Annotated[float, msgspec.Meta(ge=1, le=86_400)] = LEASE
     """Seconds for which flows go on although no edge can be reached that confirms them."""
-    engine: str | None = None
+    engine: EngineName = "auto"
+    controller: Controller = "warren"
+    """Congestion control of the native engine."""
     metrics: Endpoint | None = None
     """Where /ready and /metrics are served; None: nowhere."""
     log: LogSettings = LogSettings()

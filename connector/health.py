@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 async def ready(connector: Connector) -> tuple[bool, dict[str, Any]]:
     """Ready: attached to at least one edge, accepted by its judge, and not being stopped.
 
-    `icmp`: by which sockets it pings, "unprivileged", "raw" or "none".
+    `icmp`: by which sockets it pings, "unprivileged", "raw" or "none". `phases`: peer connections in each phase of
+    congestion control.
     """
     edges = [{"edge": str(node.edge), "state": node.state, "reason": node.reason} for node in connector.nodes]
     attached = any(node.state == "connected" for node in connector.nodes)
@@ -27,6 +28,9 @@ async def ready(connector: Connector) -> tuple[bool, dict[str, Any]]:
         "tunnel": connector.token.name,
         "draining": connector.draining,
         "icmp": icmp.kind_of_socket(),
+        "engine": connector.engine.name,
+        "controller": connector.engine.controller,
+        "phases": connector.phases(),
         "edges": edges,
     }
     return attached and not connector.draining, more

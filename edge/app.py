@@ -39,7 +39,7 @@ from warren.fabric.core.reasons import Reason
 from warren.fabric.daemon.health import Health, serve_health
 from warren.fabric.daemon.privileges import keep_only, to_write_in
 from warren.fabric.daemon.systemd import notify
-from warren.fabric.engines import engine
+from warren.fabric.engines import choose
 from warren.fabric.identity import keys
 
 log = structlog.get_logger()
@@ -69,7 +69,9 @@ class Edge:
         self.forwarder = Forwarder(self.circuits)
         attachments = Attachments(self.circuits, self._admit)
         server = ServerConfig((ALPN,), credentials.chain, credentials.key, ATTACH_LIMITS, retry=True)
-        self.endpoint = engine(config.engine).endpoint(server, now)
+        self.chosen = choose(config.engine, config.controller)
+        self.engine = self.chosen.engine
+        self.endpoint = self.engine.endpoint(server, now)
         self.connections = Connections(self.endpoint, boot, self.sessions, attachments, self._send)
         self._timer: asyncio.TimerHandle | None = None
         self._writing = False
@@ -194,6 +196,7 @@ async def serve_edge(config: EdgeConfig, stop: asyncio.Event) -> None:
             await stack.enter_async_context(serve_health(config.metrics, state))
         keep_only(files)
         host, port = edge.socket.getsockname()[:2]
+        log.info("QUIC engine", **edge.chosen.words())
         log.info("edge runs", listen=f"{host}:{port}", admin=str(config.admin_socket), edge=credentials.edge.id)
         notify("READY=1")
         await stop.wait()

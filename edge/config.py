@@ -7,7 +7,9 @@ from pathlib import Path
 
 import msgspec
 
+from warren.fabric.core.engine import Controller
 from warren.fabric.daemon.settings import Endpoint, LogSettings
+from warren.fabric.engines import EngineName
 
 STATE_DIRECTORY = Path("/var/lib/warren/edge")
 ADMIN_SOCKET = Path("/run/warren/edge.sock")
@@ -25,8 +27,9 @@ class EdgeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     listen_port: int = 0
     """UDP port; 0: the one that the list of edges gives this edge."""
     admin_socket: Path = msgspec.field(default=ADMIN_SOCKET, name="socket")
-    engine: str | None = None
-    """QUIC engine; None: the best one installed."""
+    engine: EngineName = "auto"
+    controller: Controller = "warren"
+    """Congestion control of the native engine."""
     metrics: Endpoint | None = None
     """Where /ready and /metrics are served; None: nowhere."""
     log: LogSettings = LogSettings()

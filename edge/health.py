@@ -22,7 +22,13 @@ async def ready(edge: Edge) -> tuple[bool, dict[str, Any]]:
         store = "open"
     except (SQLAlchemyError, OSError) as error:
         store = f"can't be read ({type(error).__name__})"
-    return bound and store == "open", {"socket": "bound" if bound else "closed", "store": store}
+    more = {
+        "socket": "bound" if bound else "closed",
+        "store": store,
+        "engine": edge.engine.name,
+        "controller": edge.engine.controller,
+    }
+    return bound and store == "open", more
 
 
 def families(edge: Edge) -> list[Family]:

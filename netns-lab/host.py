@@ -21,6 +21,7 @@ PASSED_ON = (
     "PYTHONPATH",
     "PYTHONDONTWRITEBYTECODE",
     "PYTHONPYCACHEPREFIX",
+    "WARREN_ENGINE",
     "TERM",
     "COLUMNS",
 )  # of our environment; all else is made anew

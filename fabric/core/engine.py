@@ -23,6 +23,10 @@ DATAGRAM_SIZES = (1444, 1392, 1224)
 """UDP payload that an engine may fill behind an 8-byte circuit header (protocol.md, section 2)."""
 
 
+Controller = Literal["warren", "cubic"]
+"""Congestion control. warren: a rate-based one that tells random loss from congestion (quic/src/controller.rs)."""
+
+
 class PathChange(enum.Enum):
     """What happened to a path (protocol.md, section 3)."""
 
@@ -292,6 +296,7 @@ class Engine(Protocol):
     """One QUIC library."""
 
     name: Literal["aioquic", "native"]
+    controller: Controller
 
     def connect(self, config: ClientConfig, now: float) -> Connection: ...
 

@@ -100,7 +100,18 @@ def _looks_random(word: str) -> bool:
 
 
 def versions() -> str:
-    names = ("warren", "aioquic", "cryptography", "msgspec", "pyroute2", "uvloop", "structlog", "sqlalchemy", "uvicorn")
+    names = (
+        "warren",
+        "aioquic",
+        "warren-quic",
+        "cryptography",
+        "msgspec",
+        "pyroute2",
+        "uvloop",
+        "structlog",
+        "sqlalchemy",
+        "uvicorn",
+    )
     lines = [
         f"{time.strftime('%Y-%m-%d %H:%M:%S %z')}",
         f"python {sys.version.split()[0]}",

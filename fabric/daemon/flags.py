@@ -15,7 +15,14 @@ Config = Annotated[
         help="Settings in YAML; flags win over them. [/etc/warren/ROLE.yaml, if it is there]",
     ),
 ]
-Engine = Annotated[str | None, typer.Option("--engine", help="QUIC engine. [the best one installed]")]
+Engine = Annotated[
+    str | None,
+    typer.Option("--engine", help="QUIC engine: auto (native where it is installed), native or aioquic. [auto]"),
+]
+Controller = Annotated[
+    str | None,
+    typer.Option("--controller", help="Congestion control of the native engine: warren or cubic. [warren]"),
+]
 LogLevel = Annotated[str | None, typer.Option("--log-level", help="debug, info, warning or error. [info]")]
 LogFile = Annotated[
     Path | None,

@@ -1,17 +1,20 @@
 """The engine on `warren_quic` (folder `quic/`): noq-proto, driven directly. Fast, and not always there.
 
-The module does the work; here its integers, tuples and words become the face's seconds, events and classes.
+The module does the work; here its integers, tuples and words become the face's seconds, events and classes. A symbol of
+the module's is imported, since a bare folder of its name on the path imports too.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Literal
 from weakref import WeakValueDictionary
 
 import warren_quic  # type: ignore[import-not-found, unused-ignore]  # not installed everywhere
+from warren_quic import InvalidInputError  # type: ignore[import-not-found, unused-ignore]  # see above
 
 from warren.fabric.core import engine as face
 from warren.fabric.core.engine import (
@@ -20,6 +23,7 @@ from warren.fabric.core.engine import (
     Batch,
     Buffer,
     ClientConfig,
+    Controller,
     Event,
     Limits,
     PathChange,
@@ -31,14 +35,15 @@ from warren.fabric.core.errors import ConfigError
 
 SEGMENTS = 44
 """Datagrams of one send by an endpoint."""
+SMALL = 1224
+"""Bytes that every path carries."""
 SMALLEST_INITIAL = 1200
 """Bytes of a datagram that carries a client's Initial (RFC 9000, section 14.1)."""
 LONG_INITIAL, VERSION_1 = 0xC0, b"\x00\x00\x00\x01"
 """First byte (without its lower half) and version of an Initial packet (RFC 9000, section 17.2.2)."""
 
-Controller = Literal["model", "cubic"]
-
-warren_quic.Connection  # noqa: B018  # a bare folder of this name imports too: fail here, not later
+_CONTROLLERS: dict[Controller, Literal["model", "cubic"]] = {"warren": "model", "cubic": "cubic"}
+"""The module's words."""
 
 
 def _ns(seconds: float) -> int:
@@ -74,12 +79,14 @@ class NativeConnection:
     """One QUIC connection (see `Connection` in fabric/core/engine.py).
 
     Differences from the face: `resize` to less costs a handful of losses and round trips until it is in effect, to
-    more takes effect within two minutes. A stream's id that was never seen is a ValueError.
+    more takes effect within two minutes. What is asked of a stream that never was, or of the direction that it does not
+    have, does nothing (the module raises).
     """
 
     def __init__(self, core: Any) -> None:
         self._core = core
         self._events: deque[Event] = deque()
+        self._small = False
         self.name: int | None = None
         """What the endpoint calls this connection; None if it belongs to none."""
         self.last_address: Address = ("", 0)
@@ -125,30 +132,42 @@ class NativeConnection:
 
     def write(self, stream: int, data: Buffer) -> int:
         """See `Connection.write`."""
-        taken: int = self._core.write(stream, data)
+        try:
+            taken: int = self._core.write(stream, data)
+        except InvalidInputError:
+            return 0
         return taken
 
     def finish(self, stream: int) -> None:
         """See `Connection.finish`."""
-        self._core.finish(stream)
+        with suppress(InvalidInputError):
+            self._core.finish(stream)
 
     def read(self, stream: int, limit: int) -> bytes:
         """See `Connection.read`."""
-        data: bytes = self._core.read(stream, limit)
+        try:
+            data: bytes = self._core.read(stream, limit)
+        except InvalidInputError:
+            return b""
         return data
 
     def finished(self, stream: int) -> bool:
         """See `Connection.finished`. Never True of a stream that the peer reset."""
-        over: bool = self._core.finished(stream)
+        try:
+            over: bool = self._core.finished(stream)
+        except InvalidInputError:
+            return False
         return over
 
     def reset(self, stream: int, code: int) -> None:
         """See `Connection.reset`."""
-        self._core.reset(stream, code)
+        with suppress(InvalidInputError):
+            self._core.reset(stream, code)
 
     def stop(self, stream: int, code: int) -> None:
         """See `Connection.stop`."""
-        self._core.stop(stream, code)
+        with suppress(InvalidInputError):
+            self._core.stop(stream, code)
 
     # ---- datagrams
 
@@ -176,6 +195,7 @@ class NativeConnection:
     def resize(self, size: int) -> None:
         """See `Connection.resize`, and above."""
         self._core.resize(size)
+        self._small = size <= SMALL
 
     def probe(self, now: float) -> None:
         """See `Connection.probe`."""
@@ -198,7 +218,7 @@ class NativeConnection:
 
     def large_lost(self) -> int:
         """See `Connection.large_lost`."""
-        lost: int = self._core.large_lost()
+        lost: int = 0 if self._small else self._core.large_lost()  # those that were sent before the resize
         return lost
 
     def statistics(self) -> Statistics:
@@ -267,6 +287,12 @@ class NativeEndpoint:
         host, port, data, stride, segments = made
         return (host, port), Batch((data,), stride, segments)
 
+    @property
+    def dropped(self) -> dict[str, int]:
+        """What was not taken since the start, by word."""
+        dropped, late, failed = self._core.counters()[-3:]
+        return {"half_open": dropped, "handshake_time": late, "handshake_failed": failed}
+
     def timer(self) -> float | None:
         """See `Endpoint.timer`."""
         return _seconds(self._core.timer())
@@ -292,7 +318,7 @@ def _settings(limits: Limits, controller: Controller) -> Any:
         datagrams=limits.datagrams,
         send_buffer=limits.send_buffer,
         datagram_queue=limits.datagram_queue,
-        controller=controller,
+        controller=_CONTROLLERS[controller],
     )
 
 
@@ -300,7 +326,7 @@ def _settings(limits: Limits, controller: Controller) -> Any:
 def _client(config: ClientConfig, controller: Controller) -> Any:
     try:
         return warren_quic.Client(config.server_name, config.root, config.alpn, _settings(config.limits, controller))
-    except warren_quic.InvalidInputError as error:
+    except InvalidInputError as error:
         raise ConfigError(str(error)) from error
 
 
@@ -308,30 +334,30 @@ def _client(config: ClientConfig, controller: Controller) -> Any:
 def _server(config: ServerConfig, controller: Controller) -> Any:
     try:
         return warren_quic.Server(config.chain, config.key, list(config.alpn), _settings(config.limits, controller))
-    except warren_quic.InvalidInputError as error:
+    except InvalidInputError as error:
         raise ConfigError(str(error)) from error
 
 
 class NativeEngine:
-    """`Engine` on warren_quic. `controller`: its own ("model"), or CUBIC."""
+    """`Engine` on warren_quic."""
 
     name: Literal["aioquic", "native"] = "native"
 
-    def __init__(self, controller: Controller = "model") -> None:
-        self._controller: Controller = controller
+    def __init__(self, controller: Controller = "warren") -> None:
+        self.controller: Controller = controller
 
     def connect(self, config: ClientConfig, now: float) -> NativeConnection:
         """A client connection; its first datagrams wait in `transmit`. Raises ConfigError."""
-        return NativeConnection(_client(config, self._controller).connect(_ns(now)))
+        return NativeConnection(_client(config, self.controller).connect(_ns(now)))
 
     def accept(self, config: ServerConfig, first: Buffer, now: float) -> NativeConnection | None:
         """A server connection for the datagram `first`; None if that is no Initial packet of QUIC version 1."""
         start = bytes(first[:5])
         if len(first) < SMALLEST_INITIAL or start[0] & 0xF0 != LONG_INITIAL or start[1:] != VERSION_1:
             return None
-        return NativeConnection(_server(config, self._controller).accept(_ns(now)))
+        return NativeConnection(_server(config, self.controller).accept(_ns(now)))
 
     def endpoint(self, config: ServerConfig, now: float) -> NativeEndpoint:
         """Many server connections on one socket. Raises ConfigError if chain or key can't be read."""
-        server = _server(config, self._controller)
+        server = _server(config, self.controller)
         return NativeEndpoint(server.endpoint(_ns(now), retry=config.retry, half_open=config.half_open))

@@ -13,6 +13,7 @@ import pytest
 from tests.lab import apps
 from tests.lab.conftest import faults
 from tests.lab.thread.test_flows import CURL
+from warren.fabric.engines import engine
 from warren.lab import Lab, wait_until
 from warren.lab.deployment import Deployment
 from warren.lab.host import Host
@@ -58,7 +59,8 @@ def test_the_connector_and_the_edge_are_ready(deployment: Deployment) -> None:
     assert [edge["state"] for edge in said["edges"]] == ["connected"]
     assert said["icmp"] in ("unprivileged", "raw")
     status, said = ready(deployment.edge, "127.0.0.1:9311")
-    assert (status, said) == (200, {"ready": True, "socket": "bound", "store": "open"})
+    running = {"engine": engine().name, "controller": engine().controller}
+    assert (status, said) == (200, {"ready": True, "socket": "bound", "store": "open"} | running)
 
 
 def test_metrics_count_flows_and_refusals(deployment: Deployment) -> None:

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from tests.certificates import SERVER_NAME, Shown
-from tests.sim.conftest import SEEDS
+from tests.sim.conftest import PAIRINGS, SEEDS, engines_of
 from tests.sim.network import Link, Nat, Network
 from tests.sim.peers import Peer, Serving
 from warren.fabric.core.engine import (
@@ -15,15 +15,24 @@ from warren.fabric.core.engine import (
     Closed,
     Connected,
     Connection,
+    Engine,
     Event,
     Limits,
     Readable,
     ServerConfig,
     Writable,
 )
-from warren.fabric.engines import engine
 
 REQUESTS = 25
+
+
+@pytest.fixture(params=PAIRINGS)
+def engines(request: pytest.FixtureRequest) -> tuple[Engine, Engine]:
+    """The clients' and the server's. Skips pairings with native where that is not installed."""
+    if request.param == "aioquic-native":
+        reason = "aioquic does not pad its answer to a challenge when its window is full, and noq-proto wants it padded"
+        request.applymarker(pytest.mark.xfail(strict=False, reason=reason))
+    return engines_of(request.param)
 
 
 class Answering:
@@ -95,14 +104,14 @@ class Asking:
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_clients_whose_addresses_change(seed: int, shown: Shown) -> None:
+def test_clients_whose_addresses_change(seed: int, engines: tuple[Engine, Engine], shown: Shown) -> None:
     network = Network(seed + 5_000)
     rnd = random.Random(seed)
     # Without keep-alive a client that only waits for an answer never tells its new address, and nobody can reach it.
     limits = Limits(idle_timeout=120.0, keep_alive=1.0, size=1392, send_buffer=16_384)
     served = ServerConfig(("test/1",), shown.chain, shown.key, limits, retry=bool(seed % 2), half_open=4)
     answering = Answering()
-    serving = Serving(network, network.host("203.0.113.9"), engine().endpoint(served, network.now), answering.event)
+    serving = Serving(network, network.host("203.0.113.9"), engines[1].endpoint(served, network.now), answering.event)
     peers: list[tuple[Peer, Asking]] = []
     for number in range(4):
         loss, delay = rnd.choice([0.0, 0.02, 0.1]), rnd.choice([0.005, 0.05])
@@ -112,7 +121,7 @@ def test_clients_whose_addresses_change(seed: int, shown: Shown) -> None:
         peer = Peer(network, host, asking.event, header=b"")
         peer.work = lambda asking=asking, peer=peer: asking.work(peer)  # type: ignore[misc]
         peer.to = serving.socket.address
-        peer.connection = engine().connect(ClientConfig("test/1", SERVER_NAME, shown.root, limits), network.now)
+        peer.connection = engines[0].connect(ClientConfig("test/1", SERVER_NAME, shown.root, limits), network.now)
         peer.drain()
         peers.append((peer, asking))
 
@@ -122,15 +131,21 @@ def test_clients_whose_addresses_change(seed: int, shown: Shown) -> None:
         nonlocal moves
         moves += 1
         peer, _ = rnd.choice(peers)
-        new = f"198.51.{100 + rnd.randrange(50)}.{100 + moves}" if rnd.random() < 0.3 else None
+        new = f"198.{60 + moves // 200}.{rnd.randrange(50)}.{1 + moves % 200}" if rnd.random() < 0.3 else None
         network.rebind(peer.socket.host, new)
         network.after(rnd.uniform(0.3, 2.0), change)
 
+    if "native" in (engines[0].name, engines[1].name):  # nobody has to follow before that (RFC 9000, section 9)
+        assert network.run_until(lambda: all(peer.saw(Connected) for peer, _ in peers), 60.0)
     network.after(1.0, change)
     done = network.run_until(lambda: all(len(asking.answers) == REQUESTS for _, asking in peers), 3_000.0)
     assert done, [(len(asking.answers), peer.events[-1]) for peer, asking in peers]
     for peer, asking in peers:
         assert asking.answers == [request[::-1] for request in asking.requests]
         assert not peer.saw(Closed)
-    assert not answering.closed
-    assert len(serving.connections) == 4
+    if engines[0].name == "aioquic":
+        assert not answering.closed
+        assert len(serving.connections) == 4
+    else:  # its first flight is two datagrams: one that comes late, after a Retry, begins a handshake that nobody ends
+        assert all(isinstance(event, Closed) and "handshake" in event.reason for event in answering.closed)
+        assert len(serving.connections) <= 4 + served.half_open

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from warren.fabric.core.engine import Buffer, ClientConfig, ServerConfig
+from warren.fabric.core.engine import Buffer, ClientConfig, Controller, ServerConfig
 from warren.fabric.engines.aioquic.connection import AioquicConnection
 from warren.fabric.engines.aioquic.core import Core, client_configuration, server_configuration
 from warren.fabric.engines.aioquic.endpoint import AioquicEndpoint
@@ -23,6 +23,7 @@ class AioquicEngine:
     """`Engine` on aioquic."""
 
     name: Literal["aioquic", "native"] = "aioquic"
+    controller: Controller = "cubic"
 
     def connect(self, config: ClientConfig, now: float) -> AioquicConnection:
         """A client connection; its first datagram waits in `transmit`. Raises ConfigError if the root is no PEM."""

@@ -167,7 +167,10 @@ class AioquicConnection:
             self._broken(error)
         if self._limits.keep_alive and self._connected and now >= self._heard_at + self._limits.keep_alive:
             self._heard_at = now
-            core.send_ping(0)
+            if core.in_flight():  # a full window holds a PING back, and the library's own probes have no cap
+                core.probe(now)
+            else:
+                core.send_ping(0)
         self._settle(now, heard=False)
 
     def poll_event(self) -> Event | None:

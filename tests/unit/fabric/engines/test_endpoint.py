@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from tests.unit.fabric.engines.wire import LIMITS, SHOWN, Crowd
 from warren.fabric.core.engine import Closed, Connected, Readable, ServerConfig
 
+pytestmark = pytest.mark.usefixtures("on")
+looks_inside = pytest.mark.parametrize("on", ["aioquic"], indirect=True)
 SERVED = ServerConfig(("test/1",), SHOWN.chain, SHOWN.key, LIMITS)
 
 
@@ -55,6 +59,7 @@ def test_a_buffer_may_hold_datagrams_of_several_connections() -> None:
     assert all(crowd.told(served, Readable) for served in crowd.served)
 
 
+@looks_inside
 def test_ids_that_are_retired_or_of_connections_that_are_over_leave_the_table() -> None:
     crowd = Crowd(SERVED, 3)
     crowd.run(10)
@@ -77,6 +82,7 @@ def test_ids_that_are_retired_or_of_connections_that_are_over_leave_the_table() 
     assert not table and not private(crowd.endpoint)._timers and crowd.endpoint.timer() is None
 
 
+@looks_inside
 def test_handshakes_under_way_are_bounded_in_number_and_time() -> None:
     crowd = Crowd(replace(SERVED, half_open=4), 0)
     for _ in range(10):
@@ -98,6 +104,7 @@ def test_handshakes_under_way_are_bounded_in_number_and_time() -> None:
     assert crowd.told(client, Connected)
 
 
+@looks_inside
 def test_retry_is_asked_for_once_half_of_the_bound_is_used() -> None:
     crowd = Crowd(replace(SERVED, half_open=4, retry=True), 0)
     for _ in range(6):
@@ -112,6 +119,7 @@ def test_retry_is_asked_for_once_half_of_the_bound_is_used() -> None:
     assert len(crowd.served) == 6 and not private(crowd.endpoint).dropped
 
 
+@looks_inside
 def test_a_token_of_another_address_is_dropped() -> None:
     crowd = Crowd(replace(SERVED, half_open=1, retry=True), 1)
     client = next(iter(crowd.clients.values()))
@@ -128,6 +136,7 @@ def test_a_token_of_another_address_is_dropped() -> None:
     assert private(crowd.endpoint).dropped["bad_token"] == 1 and crowd.endpoint.accept() is None
 
 
+@looks_inside
 def test_unknown_versions_are_answered_no_longer_than_asked() -> None:
     crowd = Crowd(SERVED, 0)
     asked = b"\xc0\xfa\xce\xb0\x0c\x08" + b"D" * 8 + b"\x05" + b"S" * 5
@@ -168,6 +177,7 @@ def test_a_client_that_moves_is_followed_and_its_path_validated() -> None:
     assert all(to == new for to, _ in crowd.sent if to in (old, new))
 
 
+@looks_inside
 def test_quiet_connections_cost_nothing_per_packet() -> None:
     crowd = Crowd(SERVED, 30)
     crowd.run(40)

@@ -9,12 +9,16 @@ from warren.fabric.core.engine import (
     ClientConfig,
     Connection,
     Endpoint,
+    Engine,
     Event,
     Limits,
     ServerConfig,
 )
 from warren.fabric.engines import engine
 
+AIOQUIC = engine("aioquic")
+current = AIOQUIC
+"""The engine of ends that are made without another word; the fixture `on` sets it."""
 HEADER = b"\x01CIRCUIT"
 SHOWN = certificates()
 LIMITS = Limits(size=1444, datagrams=True)
@@ -41,15 +45,17 @@ class Wire:
         name: str = SERVER_NAME,
         alpn: tuple[str, str] = ("test/1", "test/1"),
         connect: bool = True,
+        engines: tuple[Engine, Engine] | None = None,
     ) -> None:
+        """`engines`: client's and server's."""
         self.now = 0.0
-        engines = engine()
+        calls, answers = engines or (current, current)
         asked = ClientConfig(alpn[0], name, root or shown.root, limits)
-        self.client: Connection = engines.connect(asked, self.now)
+        self.client: Connection = calls.connect(asked, self.now)
         served = ServerConfig((alpn[1],), shown.chain, shown.key, server_limits or limits)
         first = self.client.transmit(self.now)
         assert first is not None
-        accepted = engines.accept(served, first.parts[0], self.now)
+        accepted = answers.accept(served, first.parts[0], self.now)
         assert accepted is not None
         self.server: Connection = accepted
         self.events: dict[Connection, list[Event]] = {self.client: [], self.server: []}
@@ -100,7 +106,7 @@ class Crowd:
     def __init__(self, config: ServerConfig, count: int = 3) -> None:
         self.now = 0.0
         self.config = config
-        self.endpoint: Endpoint = engine().endpoint(config, self.now)
+        self.endpoint: Endpoint = current.endpoint(config, self.now)
         self.clients: dict[Address, Connection] = {}
         self.events: dict[Connection, list[Event]] = {}
         self.served: list[Connection] = []
@@ -112,7 +118,7 @@ class Crowd:
         """One more client; its first datagram has not left yet."""
         address = (f"10.0.{len(self.clients) // 250}.{len(self.clients) % 250 + 1}", 5_000 + len(self.clients))
         asked = ClientConfig(self.config.alpn[0], SERVER_NAME, SHOWN.root, self.config.limits)
-        client = self.clients[address] = engine().connect(asked, self.now)
+        client = self.clients[address] = current.connect(asked, self.now)
         self.events[client] = []
         return address, client
 
