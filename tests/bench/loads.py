@@ -85,15 +85,18 @@ class Loads:
 
     def round_trip(self, count: int) -> dict[str, float]:
         """Milliseconds over one TCP connection, nothing else going on: p50, p99."""
-        return self._probe("tcp", count)
+        said: dict[str, float] = self._probe("tcp", count)
+        return said
 
     def datagrams(self, count: int, rate: int) -> dict[str, float]:
         """Milliseconds of datagrams of 200 bytes: p50, p99; the share that was lost."""
-        return self._probe("udp", count, rate)
+        said: dict[str, float] = self._probe("udp", count, rate)
+        return said
 
     def connections(self, seconds: int) -> dict[str, float]:
         """New TCP connections a second, each with a byte there and back; how many failed."""
-        return self._probe("connections", seconds)
+        said: dict[str, float] = self._probe("connections", seconds)
+        return said
 
     @contextmanager
     def background(self, way: Way, seconds: int) -> Iterator[None]:
@@ -125,7 +128,10 @@ class Loads:
             done = self._laptop.run(self._words(way, seconds, "-J", *more), timeout=seconds + SLACK)
         except CommandError as error:
             raise Failed(f"iperf3: {_reason(error)}") from None
-        return json.loads(done.stdout)
+        said = json.loads(done.stdout)
+        if not {"sum", "sum_received"} & set(said.get("end", {})):
+            raise Failed(f"iperf3: {said.get('error', 'no figures')}")
+        return said
 
     def _probe(self, kind: str, *numbers: float) -> Any:
         words = [sys.executable, str(PROBE), kind, ORIGIN, str(ECHO_PORT), *map(str, numbers)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from tests.bench import accounts
@@ -74,10 +75,10 @@ class Measuring:
         made: dict[str, Any] = {}
         ways: tuple[Way, ...] = ("up", "down")
         for way in ways:
-            made[f"one_{way}"] = self._try(lambda way=way: self._stream(way))
-            made[f"eight_{way}"] = self._try(lambda way=way: loads.stream(way, settings.eight, streams=8).rate)
+            made[f"one_{way}"] = self._try(partial(self._stream, way))
+            made[f"eight_{way}"] = self._try(partial(self._eight, way))
             if self._peer.udp:
-                made[f"loaded_{way}"] = self._try(lambda way=way: self._loaded(way))
+                made[f"loaded_{way}"] = self._try(partial(self._loaded, way))
         made["round_trip"] = self._try(lambda: loads.round_trip(settings.round_trips))
         made["connections"] = self._try(lambda: loads.connections(settings.connections))
         tell(f"{self._peer.name}, round {number + 1} of {settings.rounds}: {summary(made)}")
@@ -94,6 +95,9 @@ class Measuring:
         spent = {where: accounts.processor(pids) - before[where] for where, pids in daemons.items()}
         return {"gbit": carried.rate, "processor": {where: each / carried.gbits for where, each in spent.items()}}
 
+    def _eight(self, way: Way) -> float:
+        return self._loads.stream(way, self._settings.eight, streams=8).rate
+
     def _loaded(self, way: Way) -> dict[str, float]:
         with self._loads.background(way, self._settings.loaded + BEGINS + 5):
             return self._loads.datagrams(self._settings.loaded * RATE, RATE)
@@ -102,7 +106,7 @@ class Measuring:
         try:
             return measure()
         except (Failed, TimeoutError, RuntimeError, ZeroDivisionError) as error:
-            note = str(error).strip().splitlines()[0]
+            note = (str(error) or repr(error)).strip().splitlines()[0]
             self._notes.append(note)
             tell(f"{self._peer.name}: {note}")
             return None
@@ -114,5 +118,7 @@ def summary(made: dict[str, Any]) -> str:
     for way in ("up", "down"):
         one = made[f"one_{way}"] or {}
         spent = written(total(one.get("processor")))
-        parts.append(f"{way} {written(one.get('gbit'))} Gbit/s ({spent} core·s/Gbit), 8: {written(made[f'eight_{way}'])}")
+        parts.append(
+            f"{way} {written(one.get('gbit'))} Gbit/s ({spent} core·s/Gbit), 8: {written(made[f'eight_{way}'])}"
+        )
     return "; ".join(parts)

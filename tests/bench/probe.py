@@ -1,8 +1,8 @@
 """What runs on the laptop beside iperf3; prints JSON. Standard library only: hosts run it by its path.
 
-    probe.py tcp ADDRESS PORT COUNT             round trips over one TCP connection, one after the other
-    probe.py udp ADDRESS PORT COUNT RATE        datagrams of 200 bytes, RATE a second, whatever comes back
-    probe.py connections ADDRESS PORT SECONDS   connect, one byte there and back, close; `WORKERS` at once
+probe.py tcp ADDRESS PORT COUNT             round trips over one TCP connection, one after the other
+probe.py udp ADDRESS PORT COUNT RATE        datagrams of 200 bytes, RATE a second, whatever comes back
+probe.py connections ADDRESS PORT SECONDS   connect, one byte there and back, close; `WORKERS` at once
 """
 
 from __future__ import annotations

@@ -26,7 +26,17 @@ class Sshuttle(Peer):
         process, site_key = serve_ssh(self.site)
         self.started("site", process)
         _, hub_key = serve_ssh(self.hub)
-        serve = ["/usr/sbin/sshd", "-D", "-e", "-f", "/etc/ssh-lab/config", "-p", str(GATEWAY), "-o", "GatewayPorts=yes"]
+        serve = [
+            "/usr/sbin/sshd",
+            "-D",
+            "-e",
+            "-f",
+            "/etc/ssh-lab/config",
+            "-p",
+            str(GATEWAY),
+            "-o",
+            "GatewayPorts=yes",
+        ]
         gateway = self.started("hub", self.hub.start(serve, log="gateway-sshd"))
         self.hub.wait_for_listener(GATEWAY, gateway)
         self.site.write("/root/key", hub_key.private, 0o600)
