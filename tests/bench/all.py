@@ -14,6 +14,7 @@ import importlib.util
 import os
 import sys
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 from tests.bench import badlink, engines, path, profile, report
@@ -69,11 +70,15 @@ def measure(settings: Settings, parts: tuple[str, ...], peers: tuple[type[Peer],
     """Plain values for the page and the JSON."""
     said: dict[str, Any] = {"machine": machine(), "settings": asdict(settings)}
     if "paths" in parts:
-        said["paths"] = [path.measure(peer, settings) for peer in peers]
+        said["paths"] = [path.guarded(peer.name, partial(path.measure, peer, settings)) for peer in peers]
     if "bad-link" in parts:
         said["bad_link"] = badlink.measure(settings, peers)
     if "profiles" in parts:
-        said["profiles"] = [profile.measure(kind, settings) for kind in peers if issubclass(kind, WarrenNative)]
+        said["profiles"] = [
+            path.guarded(kind.name, partial(profile.measure, kind, settings))
+            for kind in peers
+            if issubclass(kind, WarrenNative)
+        ]
     if "engines" in parts:
         tell("engines alone")
         said["engines"] = [*(engines.measure(name) for name in engines.NAMES), engines.bare_library()]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tests.bench.figures import medians
 from tests.bench.loads import Failed, Loads, Way
-from tests.bench.path import bring_up, topology
+from tests.bench.path import bring_up, guarded, topology
 from tests.bench.peers import Bare, Missing, Peer, WarrenNative, WireguardGo
-from tests.bench.settings import Settings, tell
+from tests.bench.settings import BAD_LINK_START, Settings, tell
 from warren.lab import Impairment, Lab
 
 NETWORK = "home-line"
@@ -20,12 +21,13 @@ LINK = Impairment(delay=0.025, loss=0.01, rate=100_000_000, queue=0.05)
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """`congestion`: of the TCP inside. `flags`: of Warren's daemons."""
+    """`congestion`: of the TCP inside. `flags`: of Warren's daemons. `ways`: that are measured."""
 
     name: str
     peer: type[Peer]
     congestion: str = "cubic"
     flags: tuple[str, ...] = ()
+    ways: tuple[Way, ...] = ("up",)
 
 
 CASES = (
@@ -33,15 +35,14 @@ CASES = (
     Case("bare path, TCP BBR (kernel)", Bare, "bbr"),
     Case("wireguard-go, CUBIC inside", WireguardGo),
     Case("wireguard-go, BBR inside", WireguardGo, "bbr"),
-    Case("Warren, native, own controller", WarrenNative),
+    Case("Warren, native, own controller", WarrenNative, ways=("up", "down")),
     Case("Warren, native, CUBIC", WarrenNative, flags=("--controller", "cubic")),
 )
-WAYS: tuple[Way, ...] = ("up", "down")
 
 
 def measure(settings: Settings, only: Sequence[type[Peer]]) -> list[dict[str, Any]]:
-    """Mbit/s of one TCP stream each way, and what the emulator of the link took of the processor."""
-    return [measure_case(case, settings) for case in CASES if case.peer in only]
+    """Mbit/s of one TCP stream, and what the emulator of the link took of the processor."""
+    return [guarded(case.name, partial(measure_case, case, settings)) for case in CASES if case.peer in only]
 
 
 def measure_case(case: Case, settings: Settings) -> dict[str, Any]:
@@ -67,9 +68,10 @@ def measure_case(case: Case, settings: Settings) -> dict[str, Any]:
 
 def one_round(case: Case, loads: Loads, settings: Settings) -> dict[str, float | None]:
     made: dict[str, float | None] = {}
-    for way in WAYS:
+    for way in case.ways:
         try:
-            made[way] = loads.stream(way, settings.bad_link, congestion=case.congestion).rate * 1000
+            carried = loads.stream(way, settings.bad_link, congestion=case.congestion, omit=BAD_LINK_START)
+            made[way] = carried.rate * 1000
         except Failed as failed:
             tell(f"bad link, {case.name}: {failed}")
             made[way] = None

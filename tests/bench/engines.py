@@ -37,7 +37,7 @@ IDLE = 150
 """Connections whose memory is counted."""
 SETTLES, SOON = 200, 0.5
 """Turns of a handshake at most; seconds without anything after which it is over."""
-ROUNDS = 3
+ROUNDS = 2
 A_PACKET = 1e-6
 """Seconds that the virtual clock moves with each packet: 11 Gbit/s."""
 TAKES_AT_MOST = 300.0

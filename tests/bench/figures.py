@@ -29,7 +29,7 @@ def medians(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for key in dict.fromkeys(key for one in rounds for key in one):
         values = [one[key] for one in rounds if one.get(key) is not None]
-        if all(isinstance(value, dict) for value in values):
+        if values and all(isinstance(value, dict) for value in values):
             made[key] = medians(values)
         else:
             made[key] = statistics.median(values) if values else None

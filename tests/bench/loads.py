@@ -57,9 +57,11 @@ class Loads:
             return False
         return True
 
-    def stream(self, way: Way, seconds: int, *, streams: int = 1, congestion: str = "cubic") -> Carried:
-        """TCP streams, `seconds` and `OMIT` long; the sender's congestion control is the one named."""
-        said = self._iperf(way, seconds, "-P", str(streams), "-C", congestion, "-O", str(OMIT))
+    def stream(
+        self, way: Way, seconds: int, *, streams: int = 1, congestion: str = "cubic", omit: int = OMIT
+    ) -> Carried:
+        """TCP streams, `seconds` long after `omit` of them; the sender's congestion control is the one named."""
+        said = self._iperf(way, seconds, "-P", str(streams), "-C", congestion, "-O", str(omit))
         used = said["end"].get("sender_tcp_congestion")
         if used != congestion:
             raise Failed(f"the sender's congestion control is {used}, and should be {congestion}")

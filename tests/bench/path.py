@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -41,6 +42,15 @@ def bring_up(peer: Peer, loads: Loads) -> None:
         raise
     except Exception as error:  # of a program that is not ours: its row says so
         raise Missing(f"does not come up: {str(error).strip().splitlines()[0][:200]}") from error
+
+
+def guarded(name: str, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `run` says; a row with the reason where it fails, for the other rows are worth having."""
+    try:
+        return run()
+    except Exception as error:
+        traceback.print_exc()
+        return {"name": name, "missing": f"failed: {(str(error) or repr(error)).strip().splitlines()[0][:200]}"}
 
 
 def measure(kind: type[Peer], settings: Settings) -> dict[str, Any]:

@@ -20,7 +20,8 @@ INTRODUCTION = """# Benchmarks
 by a factor of two and more: only ratios within one run mean anything.
 """
 PATH = """The lab's laptop, edge host and site are network namespaces on one machine, with iperf3 and all programs on
-its cores; MTU 1500, TCP CUBIC in every sender. "Hub" is the edge host; the bare path does not pass it. Settings of the
+its cores; MTU 1500, TCP CUBIC in every sender that meets a link (inside the agent's private namespace: the kernel's
+default). "Hub" is the edge host; the bare path does not pass it. Settings of the
 peers are as they come.
 """
 

@@ -22,9 +22,12 @@ class Settings:
     connections: int = 2
     round_trips: int = 1000
     bad_link: int = 6
+    """One TCP stream, `BAD_LINK_START` left out."""
     profile: int = 4
 
 
+BAD_LINK_START = 3
+"""Seconds in which whatever probes for a rate may find it."""
 QUICK = Settings(
     rounds=1, one=1, eight=1, loaded=1, udp=1, connections=1, round_trips=200, bad_link=2, profile=1
 )  # every row works; the figures say little
