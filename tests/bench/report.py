@@ -22,7 +22,8 @@ by a factor of two and more: only ratios within one run mean anything.
 PATH = """The lab's laptop, edge host and site are network namespaces on one machine, with iperf3 and all programs on
 its cores; MTU 1500, TCP CUBIC in every sender that meets a link (inside the agent's private namespace: the kernel's
 default). "Hub" is the edge host; the bare path does not pass it. Settings of the
-peers are as they come.
+peers are as they come. Processor time is user and system time of the peer's own programs, memory their share (PSS)
+after all loads; UDP's round trips are a thousand datagrams of 200 bytes a second.
 """
 
 
