@@ -26,12 +26,14 @@ PARTS = {
     "warren.fabric.aio.pump": "pump",
     "warren.fabric.engines.": "engine",
     "warren.fabric.aio.udp": "UDP socket",
+    "warren.fabric.aio.": "driving",
+    "warren.fabric.core.": "credit, flows",
 }
-"""Which part of the program a module belongs to, by the start of its name; all else is `OTHER`."""
+"""Which part of the program a module belongs to, by the first start of its name that fits; all else is `OTHER`."""
 OTHER = "other"
 OURS = ("TUN", "switch", "pump")
 """Together they take less than the engine does: what is asked for."""
-ORDER = (*OURS, "engine", "UDP socket", OTHER)
+ORDER = (*OURS, "engine", "UDP socket", "driving", "credit, flows", OTHER)
 
 
 def part_of(place: str) -> str:

@@ -51,11 +51,12 @@ def write(said: dict[str, Any]) -> None:
 def _machine(said: dict[str, Any]) -> str:
     its, settings = said["machine"], said["settings"]
     speeds = ", ".join(f"{name} {written(speed, 1)}" for name, speed in its["encrypts"].items())
-    quick = " **A quick run: every row works, the figures say little.**" if settings["rounds"] < 3 else ""
+    rounds = settings["rounds"]
+    quick = " **A quick run: every row works, the figures say little.**" if rounds < 3 else ""
     return (
         f"{its['cores']} cores, {its['processor']}, {its['kernel']}, Python {its['python']}; one core encrypts, in "
         f"packets of 1,408 bytes, Gbit/s: {speeds}. "
-        f"Medians of {settings['rounds']} rounds of {settings['one']} s.{quick}\n"
+        f"Medians of {rounds} round{'s' * (rounds != 1)}, {settings['one']} s for each stream.{quick}\n"
     )
 
 

@@ -14,14 +14,14 @@ class Settings:
     rounds: int = 3
     one: int = 2
     """One TCP stream; a second at its start is left out."""
-    eight: int = 2
+    eight: int = 1
     loaded: int = 2
     """Datagrams under a TCP load, a thousand a second."""
     udp: int = 1
     """Each rate of the ladder."""
-    connections: int = 2
+    connections: int = 1
     round_trips: int = 1000
-    bad_link: int = 6
+    bad_link: int = 5
     """One TCP stream, `BAD_LINK_START` left out."""
     profile: int = 4
 
