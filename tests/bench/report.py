@@ -9,6 +9,7 @@ from typing import Any
 
 from tests.bench import badlink, engines, profile, verdicts
 from tests.bench.figures import NONE, get, less, percent, table, total, written
+from tests.bench.loads import OFFERED
 from tests.bench.peers import Bare
 from tests.bench.verdicts import WAYS
 
@@ -95,8 +96,13 @@ def _speed(one: dict[str, Any]) -> list[str]:
         get(middle, "one_down", "gbit"),
         *map(middle.get, ("eight_up", "eight_down")),
     ]
-    carried = f"{written(udp['gbit'])} ({percent(udp['lost'], 1)} lost)" if udp else NONE
-    return [*(written(rate) for rate in streams), carried]
+    return [*(written(rate) for rate in streams), _carried(udp) if udp else NONE]
+
+
+def _carried(udp: dict[str, float]) -> str:
+    if not udp["gbit"]:
+        return f"under {OFFERED[0] / 1000:g} ({percent(udp['beyond'], 1)} lost)"
+    return f"{written(udp['gbit'])} ({percent(udp['lost'], 1)} lost)"
 
 
 COST = ["core·s per Gbit, laptop + hub + site", "up", "down", "memory: laptop, hub, site, MiB"]
