@@ -44,7 +44,7 @@ def measure(kind: type[WarrenNative], settings: Settings) -> dict[str, Any]:
     """Per direction and daemon: processor seconds per Gbit of each part, and the dearest functions."""
     said: dict[str, Any] = {"name": kind.name, "missing": None}
     with Lab(topology()) as lab:
-        peer = kind(lab, before=(sys.executable, str(PROGRAM), WRITTEN_TO))
+        peer = profiled(kind, lab)
         try:
             loads = Loads(lab)
             bring_up(peer, loads)
@@ -58,6 +58,11 @@ def measure(kind: type[WarrenNative], settings: Settings) -> dict[str, Any]:
                 return {**said, "missing": str(error).splitlines()[0]}
             tell(f"profile, {kind.name}, {way}: {shares(said[way])}")
     return said
+
+
+def profiled(kind: type[WarrenNative], lab: Lab) -> WarrenNative:
+    """A peer whose daemons can be sampled."""
+    return kind(lab, before=(sys.executable, str(PROGRAM), WRITTEN_TO))
 
 
 def under_load(peer: WarrenNative, loads: Loads, way: Way, settings: Settings) -> dict[str, Any]:
