@@ -35,8 +35,8 @@ CASES = (
     Case("bare path, TCP BBR (kernel)", Bare, "bbr"),
     Case("wireguard-go, CUBIC inside", WireguardGo),
     Case("wireguard-go, BBR inside", WireguardGo, "bbr"),
-    Case("Warren, native, own controller", WarrenNative, ways=("up", "down")),
-    Case("Warren, native, CUBIC", WarrenNative, flags=("--controller", "cubic")),
+    Case("Warren native, own controller", WarrenNative, ways=("up", "down")),
+    Case("Warren native, CUBIC", WarrenNative, flags=("--controller", "cubic")),
 )
 
 

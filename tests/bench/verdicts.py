@@ -20,7 +20,7 @@ OF_BARE_CORE = 0.75
 """Share of a bare aioquic core that the whole path on aioquic carries."""
 BAD_LINK = 80.0
 """Mbit/s of 100 that Warren carries where 1 % is lost at 50 ms."""
-BAD_LINK_CASE = "Warren, native, own controller"
+BAD_LINK_CASE = "Warren native, own controller"
 WAYS = {"up": "laptop → origin", "down": "origin → laptop"}
 
 

@@ -18,7 +18,7 @@ FOLDER = "/etc/nebula"
 class NebulaDirect(Peer):
     """Laptop and site find each other by the lighthouse and punch through their NATs."""
 
-    name = "nebula, direct"
+    name = "nebula direct"
     path = "Noise tunnel over UDP, NATs punched"
     relayed = False
 
@@ -92,6 +92,6 @@ class NebulaDirect(Peer):
 class NebulaRelay(NebulaDirect):
     """No direct way is allowed: everything passes the lighthouse, encrypted end to end."""
 
-    name = "nebula, relayed"
+    name = "nebula relayed"
     path = "Noise tunnel over UDP, through a relay at the hub"
     relayed = True

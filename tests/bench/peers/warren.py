@@ -34,7 +34,7 @@ class Deployed(Deployment):
 class WarrenNative(Peer):
     """`flags` go to every daemon; `before`: words instead of `warren` that run it, and what follows, in another way."""
 
-    name = "Warren, native"
+    name = "Warren native"
     path = "end-to-end QUIC, switched at the hub"
     engine: ClassVar[EngineName] = "native"
 
@@ -65,7 +65,7 @@ class WarrenNative(Peer):
 class WarrenAioquic(WarrenNative):
     """The same on the pure-Python engine."""
 
-    name = "Warren, aioquic"
+    name = "Warren aioquic"
     engine = "aioquic"
 
 
