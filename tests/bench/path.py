@@ -1,140 +1,134 @@
-"""The whole path in the lab, one TCP stream each way, beside two bare aioquic cores in the same run.
-
-    python -m tests.bench.path [seconds] [rounds] [--write]        (as root; `make bench`)
-
-For each round: bare cores (processor time of sender and receiver counted apart, 1444-byte datagrams), then iperf3 from
-the laptop to the office, up and down, with the processor time of each daemon, then bare cores again, then iperf3 on
-the bare path (connector → origin). Medians; --write puts the table into docs/benchmarks.md and the JSON beside it.
-"""
+"""One peer in a lab of its own: streams, datagrams, round trips, connections; what they cost."""
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import statistics
-import sys
-from pathlib import Path
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from tests.bench.engine import bare
-from warren.lab import Lab
-from warren.lab.deployment import Deployment
-from warren.lab.host import Host
-from warren.lab.process import Process
-from warren.lab.services import start_services
+from tests.bench import accounts
+from tests.bench.figures import medians, total, written
+from tests.bench.loads import Failed, Loads, Way
+from tests.bench.peers.peer import UP_WITHIN, Missing, Peer
+from tests.bench.settings import Settings, tell
+from warren.lab import OFFICE, Lab, Topology, wait_until
 
-BARE_BYTES = 40 << 20
-TARGET = 0.75
-"""Share of the slower bare core that each way has to reach."""
-DOCS = Path(__file__).resolve().parents[2] / "docs"
-TICK = os.sysconf("SC_CLK_TCK")
-
-
-def processor(process: Process) -> float:
-    """Seconds of processor time that a daemon has taken."""
-    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICK
+RATE = 1000
+"""Datagrams a second under load."""
+BEGINS = 3
+"""Seconds that a background load lasts beyond the measurement."""
+REUSE = {"net.ipv4.tcp_tw_reuse": "1"}
+"""Thousands of short connections between two addresses would run out of ports."""
+CONGESTION = "cubic"
 
 
-def stream(host: Host, seconds: int, *options: str) -> float:
-    """One iperf3 stream to the origin; Gbit/s received."""
-    words = ["iperf3", "-c", "10.10.0.10", "-J", "-t", str(seconds), "-O", "1", *options]
-    said = json.loads(host.run(words, timeout=seconds + 30).stdout)
-    return float(said["end"]["sum_received"]["bits_per_second"]) / 1e9
-
-
-def cores() -> dict[str, float]:
-    """Gbit/s per core of the bare library, as sender and as receiver."""
-    cost = bare(BARE_BYTES, stock=True)
-    return {"send": cost.delivered * 8e-9 / cost.sender, "receive": cost.delivered * 8e-9 / cost.receiver}
-
-
-def measure(seconds: int, rounds: int) -> dict[str, Any]:
-    found: list[dict[str, Any]] = []
-    with Lab() as lab:
-        start_services(lab)
-        deployment = Deployment(lab)
-        deployment.up()
-        for _ in range(rounds):
-            before, one = cores(), dict[str, Any]()
-            for name, options in (("up", ()), ("down", ("-R",))):
-                spent = {role: processor(daemon) for role, daemon in deployment.daemons.items()}
-                rate = stream(lab["laptop"], seconds, *options)
-                total = {role: processor(deployment.daemons[role]) - at for role, at in spent.items()}
-                one[name] = rate
-                one[f"{name}_core_s_per_gbit"] = {r: t / (rate * (seconds + 1)) for r, t in total.items()}
-            after = cores()
-            one["cores"] = {way: (before[way] + after[way]) / 2 for way in before}
-            one["direct"] = stream(lab["connector"], min(seconds, 3))
-            found.append(one)
-    return {"rounds": found, "seconds": seconds, "medians": medians(found), "machine": machine()}
-
-
-def medians(found: list[dict[str, Any]]) -> dict[str, Any]:
-    def of(*keys: str) -> float:
-        values = []
-        for one in found:
-            value: Any = one
-            for key in keys:
-                value = value[key]
-            values.append(float(value))
-        return statistics.median(values)
-
-    slower = [min(one["cores"].values()) for one in found]
-    return {
-        "up": of("up"),
-        "down": of("down"),
-        "direct": of("direct"),
-        "core_send": of("cores", "send"),
-        "core_receive": of("cores", "receive"),
-        "up_share": statistics.median(one["up"] / low for one, low in zip(found, slower, strict=True)),
-        "down_share": statistics.median(one["down"] / low for one, low in zip(found, slower, strict=True)),
-        **{
-            f"{way}_{role}": of(f"{way}_core_s_per_gbit", role)
-            for way in ("up", "down")
-            for role in ("agent", "edge", "connector")
-        },
-    }
-
-
-def machine() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    models = [line.partition(":")[2].strip() for line in lines if "model name" in line]
-    return f"{len(models)} cores, {models[0] if models else platform.machine()}, Linux {platform.release()}"
-
-
-def table(said: dict[str, Any]) -> str:
-    m = said["medians"]
-    lines = [
-        "| one TCP stream, on aioquic | Gbit/s | of the slower bare core | agent, edge, connector: core·s per Gbit |",
-        "|---|---|---|---|",
-    ]
-    for way, text in (("up", "laptop → origin"), ("down", "origin → laptop")):
-        spent = ", ".join(f"{m[f'{way}_{role}']:.2f}" for role in ("agent", "edge", "connector"))
-        lines.append(f"| {text} | {m[way]:.2f} | {m[f'{way}_share']:.0%} (to reach: {TARGET:.0%}) | {spent} |")
-    lines.append(f"| bare aioquic core, send / receive | {m['core_send']:.2f} / {m['core_receive']:.2f} | | |")
-    lines.append(f"| bare path, connector → origin | {m['direct']:.1f} | | |")
-    return "\n".join(lines)
-
-
-def write(said: dict[str, Any]) -> None:
-    text = (
-        "# Benchmarks\n\n`make bench` makes this page. Machines differ by a factor of two: only ratios within one run "
-        "mean anything.\n\n"
-        f"Medians of {len(said['rounds'])} rounds of {said['seconds']} s; {said['machine']}.\n\n{table(said)}\n"
+def topology(*free: str) -> Topology:
+    """The office; every TCP sender that chooses none uses CUBIC, but on the hosts named (where iperf3 chooses)."""
+    hosts = tuple(
+        replace(host, sysctls={**host.sysctls, **REUSE}, congestion=None if host.name in free else CONGESTION)
+        for host in OFFICE.hosts
     )
-    (DOCS / "benchmarks.md").write_text(text)
-    (DOCS / "benchmarks.json").write_text(json.dumps(said, indent=1) + "\n")
+    return replace(OFFICE, hosts=hosts)
 
 
-def main(arguments: list[str]) -> None:
-    numbers = [int(word) for word in arguments if word.isdigit()]
-    said = measure(*(numbers + [6, 3][len(numbers) :]))
-    print(table(said))
-    if "--write" in arguments:
-        write(said)
+def bring_up(peer: Peer, loads: Loads) -> None:
+    """Until a byte goes there and back. Raises Missing, also with the reason why it does not."""
+    try:
+        peer.up()
+        wait_until(loads.reachable, f"a byte through {peer.name}", UP_WITHIN)
+    except Missing:
+        raise
+    except Exception as error:  # of a program that is not ours: its row says so
+        raise Missing(f"does not come up: {str(error).strip().splitlines()[0][:200]}") from error
 
 
-if __name__ == "__main__":
-    main(sys.argv[1:])
+def guarded(name: str, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `run` says; a row with the reason where it fails, for the other rows are worth having."""
+    try:
+        return run()
+    except Exception as error:
+        traceback.print_exc()
+        return {"name": name, "missing": f"failed: {(str(error) or repr(error)).strip().splitlines()[0][:200]}"}
+
+
+def measure(kind: type[Peer], settings: Settings) -> dict[str, Any]:
+    """Everything of one peer, as plain values; `missing` says why there is nothing."""
+    said: dict[str, Any] = {"name": kind.name, "path": kind.path, "missing": None, "notes": []}
+    with Lab(topology()) as lab:
+        peer = kind(lab)
+        try:
+            said["version"] = peer.version
+            loads = Loads(lab)
+            bring_up(peer, loads)
+        except Missing as missing:
+            tell(f"{kind.name}: {missing}")
+            return {**said, "missing": str(missing)}
+        tell(f"{kind.name} is up: {said['version']}")
+        measuring = Measuring(peer, loads, settings, said["notes"])
+        said["rounds"] = [measuring.round(number) for number in range(settings.rounds)]
+        said["udp"] = measuring.datagrams()
+        said["memory"] = {where: accounts.memory(pids) for where, pids in peer.daemons().items()}
+    said["medians"] = medians(said["rounds"])
+    return said
+
+
+class Measuring:
+    """What fails is None and leaves a note; the rest goes on."""
+
+    def __init__(self, peer: Peer, loads: Loads, settings: Settings, notes: list[str]) -> None:
+        self._peer, self._loads, self._settings, self._notes = peer, loads, settings, notes
+
+    def round(self, number: int) -> dict[str, Any]:
+        settings, loads = self._settings, self._loads
+        made: dict[str, Any] = {}
+        ways: tuple[Way, ...] = ("up", "down")
+        for way in ways:
+            made[f"one_{way}"] = self._try(partial(self._stream, way))
+            made[f"eight_{way}"] = self._try(partial(self._eight, way))
+            if self._peer.udp:
+                made[f"loaded_{way}"] = self._try(partial(self._loaded, way))
+        made["round_trip"] = self._try(lambda: loads.round_trip(settings.round_trips))
+        made["connections"] = self._try(lambda: loads.connections(settings.connections))
+        tell(f"{self._peer.name}, round {number + 1} of {settings.rounds}: {summary(made)}")
+        return made
+
+    def datagrams(self) -> dict[str, float] | None:
+        return self._try(lambda: self._loads.udp("up", self._settings.udp)) if self._peer.udp else None
+
+    def _stream(self, way: Way) -> dict[str, Any]:
+        """Gbit/s and processor seconds per Gbit of each daemon."""
+        daemons = self._peer.daemons()
+        before = {where: accounts.processor(pids) for where, pids in daemons.items()}
+        carried = self._loads.stream(way, self._settings.one)
+        spent = {where: accounts.processor(pids) - before[where] for where, pids in daemons.items()}
+        return {"gbit": carried.rate, "processor": {where: each / carried.gbits for where, each in spent.items()}}
+
+    def _eight(self, way: Way) -> float:
+        return self._loads.stream(way, self._settings.eight, streams=8).rate
+
+    def _loaded(self, way: Way) -> dict[str, float]:
+        with self._loads.background(way, self._settings.loaded + BEGINS + 5):
+            return self._loads.datagrams(self._settings.loaded * RATE, RATE)
+
+    def _try(self, measure: Callable[[], Any]) -> Any:
+        try:
+            return measure()
+        except (Failed, TimeoutError, RuntimeError, ZeroDivisionError) as error:
+            note = (str(error) or repr(error)).strip().splitlines()[0]
+            self._notes.append(note)
+            tell(f"{self._peer.name}: {note}")
+            return None
+
+
+def summary(made: dict[str, Any]) -> str:
+    """One line of progress."""
+    parts = []
+    for way in ("up", "down"):
+        one = made[f"one_{way}"] or {}
+        spent = written(total(one.get("processor")))
+        parts.append(
+            f"{way} {written(one.get('gbit'))} Gbit/s ({spent} core·s/Gbit), 8: {written(made[f'eight_{way}'])}"
+        )
+    return "; ".join(parts)
