@@ -31,9 +31,10 @@ demo: native ## the lab with everything running, seen from inside the laptop (as
 	@$(BIN)/python -m warren.lab.demo
 
 test: native lint ## everything that must be true before a change goes in (as root; ENGINE=aioquic: all on that)
-	@WARREN_REQUIRE_LAB=1 $(PYTEST)
 	@if [ -z "$(ENGINE)" ] && [ -e .venv/.native ]; then \
-	  echo "== and on aioquic"; WARREN_ENGINE=aioquic WARREN_REQUIRE_LAB=1 $(PYTEST) $(ON_AIOQUIC); fi
+	  echo "== on aioquic, in part"; WARREN_ENGINE=aioquic WARREN_REQUIRE_LAB=1 $(PYTEST) $(ON_AIOQUIC); \
+	  echo "== on the native engine, all"; fi
+	@WARREN_REQUIRE_LAB=1 $(PYTEST)
 
 test-apps: native ## applications that take long or are slow to install (as root, ten minutes)
 	@tools/bootstrap.sh apps
@@ -49,8 +50,9 @@ soak: SEEDS = 1000
 soak: native ## torture of each pairing of engines, SEEDS=1000 of each kind; writes docs/soak.md (an hour)
 	@$(BIN)/python -m tests.sim.soak $(SEEDS) --write
 
-bench: native ## the whole path beside bare engine cores; writes docs/benchmarks.md (as root, a minute)
-	@$(BIN)/python -m tests.bench.path --write
+bench: native ## the whole path beside other programs; writes docs/benchmarks.md (as root, a quarter of an hour)
+	@tools/bootstrap.sh bench
+	@$(BIN)/python -m tests.bench.all --write $(BENCH)
 
 native: $(READY) ## the native QUIC engine into .venv, where Rust 1.88 or newer is there
 	@tools/native.sh

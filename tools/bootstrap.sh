@@ -4,6 +4,7 @@
 #
 #   tools/bootstrap.sh            (PYTHON=python3.12 tools/bootstrap.sh to choose the interpreter)
 #   tools/bootstrap.sh apps       the further applications of `make test-apps`, too
+#   tools/bootstrap.sh bench      the programs that `make bench` measures Warren beside, too
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,12 +16,20 @@ PACKAGES=(
     # what the lab runs: real servers and their clients
     openssh-server openssh-client postgresql postgresql-client curl dnsutils iperf3
     rsync netcat-openbsd nghttp2-server nghttp2-client
+    # the resolver: DNSSEC by libunbound, kdig for queries over TLS and HTTPS
+    libunbound8 knot-dnsutils
     # to fetch the locked versions
     ca-certificates
 )
 APPS=( # more, for `make test-apps` only
     nmap
+    # name servers and resolvers beside ours, and lists that browsers ship
+    unbound nsd knot-resolver bind9-utils dns-root-data webext-ublock-origin-chromium
 )
+BENCH=( # more, for `make bench` only: what Warren is measured beside
+    openvpn sshuttle wireguard-tools openssl dnsperf dnsmasq-base unbound dnsdist
+)
+command -v go >/dev/null || [ -x /usr/local/go/bin/go ] || BENCH+=(wireguard-go nebula)
 POLICY=/usr/sbin/policy-rc.d
 POLICY_SAVED=$POLICY.before-warren
 POLICY_MARK="# of Warren's tools/bootstrap.sh; removed when the packages are installed"
@@ -124,7 +133,8 @@ END
 case "${1:-}" in
 "") ;;
 apps) PACKAGES+=("${APPS[@]}") ;;
-*) fail "unknown word '$1': there is only apps" ;;
+bench) PACKAGES+=("${BENCH[@]}") ;;
+*) fail "unknown word '$1': there are apps and bench" ;;
 esac
 install_packages "${PACKAGES[@]}"
 [ -n "$(choose_python)" ] || [ -n "${PYTHON:-}" ] || install_packages python3 python3-venv

@@ -38,7 +38,7 @@ find_rust() { # puts cargo on the path, also where only rustup's own folder has 
 
 state_of_sources() {
     {
-        find quic \( -name target -o -path quic/fuzz -o -path quic/tests -o -path quic/bench \) -prune -o -type f \
+        find quic \( -name target -o -path quic/fuzz -o -path quic/tests \) -prune -o -type f \
             \( -name '*.rs' -o -name '*.toml' -o -name Cargo.lock -o -name '*.pyi' -o -name py.typed -o -name README.md \) \
             -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
         sha256sum "$BUILD_TOOLS" tools/native.sh

@@ -38,6 +38,8 @@ IDLE = 150
 SETTLES, SOON = 200, 0.5
 """Turns of a handshake at most; seconds without anything after which it is over."""
 ROUNDS = 2
+ONE_WAY = 0.000_25
+"""Seconds that the virtual clock moves with each turn: a round trip of nothing is no path that a controller knows."""
 A_PACKET = 1e-6
 """Seconds that the virtual clock moves with each packet: 11 Gbit/s."""
 TAKES_AT_MOST = 300.0
@@ -69,7 +71,10 @@ class Pair:
     def turn(self) -> bool:
         """Both say all that they have to say, once; whether anything was said."""
         said = self._side(self.client, self.server, 0, 1)
-        return self._side(self.server, self.client, 1, 0) or said
+        self.now += ONE_WAY
+        said = self._side(self.server, self.client, 1, 0) or said
+        self.now += ONE_WAY
+        return said
 
     def _side(self, sender: Connection, receiver: Connection, one: int, other: int) -> bool:
         said = False
