@@ -134,6 +134,7 @@ class AgentPeer(Peer):
             case Refused(reason, detail):
                 self._refused(flow, Reason.of(reason), detail)
                 self.connection.finish(flow.stream)
+                self.connection.stop(flow.stream, Reason.CANCELLED.code)  # what follows is not kept
                 self._remove(flow)
             case _:
                 raise WireError("an Open from a connector")
