@@ -36,6 +36,7 @@ from warren.fabric.core.peer import (
     PeerReady,
     ResolveAnswered,
 )
+from warren.fabric.core.printable import printable
 from warren.fabric.core.reasons import Reason
 
 
@@ -147,7 +148,7 @@ class AgentPeer(Peer):
         self._refused(flow, Reason.PEER_GONE, "")
 
     def _refused(self, flow: Flow, reason: Reason, detail: str) -> None:
-        self._events.append(FlowRefused(flow, reason, detail))
+        self._events.append(FlowRefused(flow, reason, printable(detail)))
 
     def _forget_stream(self, stream: int) -> None:
         self._link.forget(stream)
