@@ -20,6 +20,8 @@ PACKAGES=(
 )
 APPS=( # more, for `make test-apps` only
     nmap
+    # a desktop: xrdp in front of an X server, seen by xfreerdp under Xvfb; a share; a shell over UDP; a message bus
+    xrdp tigervnc-standalone-server xterm freerdp2-x11 xvfb samba smbclient mosh nats-server
 )
 POLICY=/usr/sbin/policy-rc.d
 POLICY_SAVED=$POLICY.before-warren

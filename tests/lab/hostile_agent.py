@@ -1,6 +1,6 @@
-"""An enrolled device that means harm: run on a host of the lab as a program, it does one thing and says what came of it.
+"""An enrolled device that means harm: a program that does what it is told, and says what came of it.
 
-python hostile_agent.py ATTACK [CIRCUIT ...]     circuits: those of others, in hex
+python hostile_agent.py ATTACK,... [CIRCUIT ...]     circuits: those of others, in hex
 
 It speaks with the product's own nodes and engines, so that everything up to its one step is as it should be.
 """
@@ -70,11 +70,12 @@ def message(tag: str, **fields: object) -> bytes:
 
 
 GARBAGE = [
-    b"\xff\xff\xff\xff", bytes(4), (3).to_bytes(4, "big") + b"\xc1\xc1\xc1", (1 << 16).to_bytes(4, "big") + bytes(70_000),
-    (50_000).to_bytes(4, "big") + b"\x91" * 50_000, message("Surprise"), message("Attach", role="king"),
-    message("Enter", role="agent", boot=b"", key=b"", signature=b""), message("Ask", request=1, index=9, peer=b"", permit=b""),
-    message("Decide", request=1, protocol="sctp", port=1), message("Query", message=bytes(12)), message("Enrol", secret=b"",
-    key=b"", signature=b""), random.Random(2).randbytes(3000),
+    b"\xff\xff\xff\xff", bytes(4), (3).to_bytes(4, "big") + b"\xc1\xc1\xc1",
+    (1 << 16).to_bytes(4, "big") + bytes(70_000), (50_000).to_bytes(4, "big") + b"\x91" * 50_000,
+    message("Surprise"), message("Attach", role="king"), message("Enter", role="agent", boot=b"", key=b"", signature=b""),
+    message("Ask", request=1, index=9, peer=b"", permit=b""), message("Decide", request=1, protocol="sctp", port=1),
+    message("Query", message=bytes(12)), message("Enrol", secret=b"", key=b"", signature=b""),
+    random.Random(2).randbytes(3000),
 ]  # fmt: skip
 
 
@@ -216,7 +217,7 @@ class Peer:
 # --- attacks: each returns how its connections ended
 
 
-async def on_frames(hostile: Hostile) -> list[str]:
+async def on_frames(hostile: Hostile, *circuits: str) -> list[str]:
     async def one(payload: bytes) -> str:
         peer = await hostile.peer()
         for _ in range(3):
@@ -226,7 +227,7 @@ async def on_frames(hostile: Hostile) -> list[str]:
     return await asyncio.gather(*map(one, FRAMES))
 
 
-async def on_control(hostile: Hostile) -> list[str]:
+async def on_control(hostile: Hostile, *circuits: str) -> list[str]:
     async def one(data: bytes) -> str:
         peer = await hostile.peer()
         peer.say(data)
@@ -241,7 +242,7 @@ async def on_control(hostile: Hostile) -> list[str]:
     return found
 
 
-async def on_streams(hostile: Hostile) -> list[str]:
+async def on_streams(hostile: Hostile, *circuits: str) -> list[str]:
     async def one(data: bytes) -> str:
         peer = await hostile.peer()
         peer.open(data)
@@ -267,7 +268,7 @@ async def on_streams(hostile: Hostile) -> list[str]:
     return found
 
 
-async def on_credit(hostile: Hostile) -> list[str]:
+async def on_credit(hostile: Hostile, *circuits: str) -> list[str]:
     """Writes past its credit, behind its end, and to a flow that is not opened yet."""
     found = []
     for more in (b"", TO_CONNECTOR.encode(Ended(b"f" * 16, "end", 3))):
@@ -286,7 +287,7 @@ async def on_credit(hostile: Hostile) -> list[str]:
     return found
 
 
-async def on_datagrams(hostile: Hostile) -> list[str]:
+async def on_datagrams(hostile: Hostile, *circuits: str) -> list[str]:
     rnd = random.Random(3)
     peer = await hostile.peer(1)
     peer.open(peer.asks(os.urandom(16), "udp"))
@@ -300,7 +301,7 @@ async def on_datagrams(hostile: Hostile) -> list[str]:
     return [await peer.outcome()]
 
 
-async def on_packets(hostile: Hostile) -> list[str]:
+async def on_packets(hostile: Hostile, *circuits: str) -> list[str]:
     """Nothing that decrypts, on its own circuit; and control packets of every kind with its own and other slots."""
     rnd = random.Random(4)
     peer = await hostile.peer()
@@ -323,7 +324,9 @@ async def on_foreign(hostile: Hostile, *circuits: str) -> list[str]:
     for _ in range(100):
         heads = [rnd.choice([peer.path.header, *others]) for _ in range(20)]
         parts = [head + (b"own" if head == peer.path.header else MARK).ljust(1000, b".") for head in heads]
-        peer.socket.sendmsg([b"".join(parts)], [(SOL_UDP, UDP_SEGMENT, struct.pack("=H", 1008))], 0, peer.path.socket.switch)
+        peer.socket.sendmsg(
+            [b"".join(parts)], [(SOL_UDP, UDP_SEGMENT, struct.pack("=H", 1008))], 0, peer.path.socket.switch
+        )
         peer.socket.sendto(rnd.choice(others) + MARK, peer.path.socket.switch)
         await asyncio.sleep(0.005)
     return [await peer.outcome()]
@@ -346,12 +349,14 @@ async def on_attachment(hostile: Hostile, *circuits: str) -> list[str]:
     honest += [switch_family.Ask(n, n % 3, os.urandom(16), os.urandom(50)) for n in range(300)]  # type: ignore[misc]
     said = [*GARBAGE, b"".join(switch_family.TO_SWITCH.encode(one) for one in honest)]
     for data in said:
-        found.append(await hostile.call(lambda link, ready, data=data: link.connection.write(attach(link, ready), data)))
+        found.append(
+            await hostile.call(lambda link, ready, data=data: link.connection.write(attach(link, ready), data))
+        )
     found.append(await hostile.call(lambda link, ready: (attach(link, ready), attach(link, ready))[0]))
     return found
 
 
-async def on_session(hostile: Hostile) -> list[str]:
+async def on_session(hostile: Hostile, *circuits: str) -> list[str]:
     found = []
 
     def enter(link: Any, ready: LinkReady, **more: str) -> Any:
@@ -362,12 +367,26 @@ async def on_session(hostile: Hostile) -> list[str]:
         link.connection.write(stream, judge_family.TO_JUDGE.encode(first))
         return stream
 
-    odd: list[Any] = [judge_family.Decide(n, "tcp", port, address=address, host=host) for n, (port, address, host) in enumerate(
-        [(-1, "10.10.0.10", ""), (1 << 40, "10.10.0.10", ""), (80, "x" * 30_000, ""), (80, "", "\0.\n" * 5000),
-         (80, "::ffff:10.10.0.10%eth0", ""), (80, "", "*.internal"), (80, "10.10.0.10", "payroll.internal"), (80, "", "")])]
+    odd: list[Any] = [
+        judge_family.Decide(n, "tcp", port, address=address, host=host)
+        for n, (port, address, host) in enumerate(
+            [
+                (-1, "10.10.0.10", ""),
+                (1 << 40, "10.10.0.10", ""),
+                (80, "x" * 30_000, ""),
+                (80, "", "\0.\n" * 5000),
+                (80, "::ffff:10.10.0.10%eth0", ""),
+                (80, "", "*.internal"),
+                (80, "10.10.0.10", "payroll.internal"),
+                (80, "", ""),
+            ]
+        )
+    ]
     odd += [judge_family.Health(-5, True)]
     said = [*GARBAGE, b"".join(judge_family.TO_JUDGE.encode(one) for one in odd)]
-    calls = (hostile.call(lambda link, ready, data=data: link.connection.write(enter(link, ready), data)) for data in said)
+    calls = (
+        hostile.call(lambda link, ready, data=data: link.connection.write(enter(link, ready), data)) for data in said
+    )
     found += await asyncio.gather(*calls)
     bad = "\x1b[31m\nTraceback\nKeyError: forged"
     found.append(await hostile.call(lambda link, ready: enter(link, ready, host=bad, program=bad)))
@@ -383,7 +402,7 @@ async def on_session(hostile: Hostile) -> list[str]:
     return found
 
 
-async def on_stranger(hostile: Hostile) -> list[str]:
+async def on_stranger(hostile: Hostile, *circuits: str) -> list[str]:
     """Without any proof: garbage on every kind of stream, many streams, and a handshake that goes no further."""
 
     def speak(link: Any, ready: LinkReady, data: bytes) -> None:
@@ -408,15 +427,20 @@ ATTACKS = {
 }  # fmt: skip
 
 
-async def main(attack: str, *more: str) -> None:
-    hostile = Hostile()
-    await hostile.enter()
-    found = await ATTACKS[attack](hostile, *more)  # type: ignore[operator]
-    try:
-        again = bool(await (await hostile.peer()).outcome() == "")
-    except (DeniedError, TimeoutError):
-        again = False
-    print(json.dumps({"ended": found, "again": again}))
+async def main(attacks: str, *circuits: str) -> None:
+    """Prints, by attack, how its connections ended, and whether another one of the same device works after it."""
+    found = {}
+    for attack in attacks.split(","):
+        hostile = Hostile()
+        await hostile.enter()
+        ended = await ATTACKS[attack](hostile, *circuits)
+        try:
+            again = (await hostile.peer()).reason == ""
+        except (DeniedError, TimeoutError):
+            again = False
+        await hostile.node.close()
+        found[attack] = {"ended": ended, "again": again}
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":
