@@ -72,7 +72,8 @@ def message(tag: str, **fields: object) -> bytes:
 GARBAGE = [
     b"\xff\xff\xff\xff", bytes(4), (3).to_bytes(4, "big") + b"\xc1\xc1\xc1",
     (1 << 16).to_bytes(4, "big") + bytes(70_000), (50_000).to_bytes(4, "big") + b"\x91" * 50_000,
-    message("Surprise"), message("Attach", role="king"), message("Enter", role="agent", boot=b"", key=b"", signature=b""),
+    message("Surprise"), message("Attach", role="king"),
+    message("Enter", role="agent", boot=b"", key=b"", signature=b""),
     message("Ask", request=1, index=9, peer=b"", permit=b""), message("Decide", request=1, protocol="sctp", port=1),
     message("Query", message=bytes(12)), message("Enrol", secret=b"", key=b"", signature=b""),
     random.Random(2).randbytes(3000),

@@ -1,5 +1,5 @@
-"""An enrolled agent says what it likes inside its own peer connection: that connection ends at most, nothing raises, and
-what it can make the connector hold is bounded."""
+"""An enrolled agent says what it likes inside its own peer connection: that connection ends at most, nothing raises,
+and what it can make the connector hold is bounded."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def reader(take: int, over: threading.Event) -> Callable[[socket.socket], None]:
 
 @contextmanager
 def standing(laptop: Host, payroll: Host, take: int) -> Iterator[None]:
-    """Flows whose readers have taken `take` bytes and take no more: eight in which apps read, eight in which origins do."""
+    """Flows whose readers took `take` bytes and take no more: eight in which apps read, eight in which origins do."""
     over = threading.Event()
     read = reader(take, over)
     with ExitStack() as stack:
