@@ -9,11 +9,12 @@ import json
 import random
 import re
 import socket
+import ssl
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,41 @@ def test_random_and_malformed_packets_at_the_edges_port(deployment: Deployment, 
     with bystander(deployment):
         send_packets(outsider, sent)
     assert counted(deployment) > before + 100
+
+
+def test_garbage_on_the_edges_tcp_port(deployment: Deployment, outsider: Host) -> None:
+    """No TLS, half of it, and TLS with nonsense inside; many at once, some of which never say a word."""
+    rnd = random.Random(4)
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    hello = ssl.MemoryBIO()
+    half = context.wrap_bio(ssl.MemoryBIO(), hello)
+    with suppress(ssl.SSLWantReadError):
+        half.do_handshake()
+    first = hello.read()
+    with bystander(deployment), ExitStack() as stack:
+        with outsider.network():
+            quiet = [stack.enter_context(socket.create_connection(EDGE, apps.PATIENCE)) for _ in range(60)]
+        for number in range(120):
+            with outsider.network():
+                sock = socket.create_connection(EDGE, apps.PATIENCE)
+            with sock, suppress(OSError):
+                sent = [
+                    rnd.randbytes(500),
+                    first[: rnd.randrange(len(first))],
+                    b"GET / HTTP/1.1\r\n\r\n",
+                    first + rnd.randbytes(99),
+                ]
+                sock.sendall(sent[number % 4])
+        for data in (b"\xff\xff\xff\xff", bytes(4), rnd.randbytes(5000)):
+            with outsider.network():
+                sock = socket.create_connection(EDGE, apps.PATIENCE)
+            with sock, suppress(OSError), context.wrap_socket(sock) as inside:
+                inside.sendall(data)
+                inside.settimeout(1)
+                inside.recv(1000)
+        assert quiet
+    assert deployment.daemons["connector"].running and not deployment.daemons["edge"].output().count("Traceback")
 
 
 def test_a_stray_gets_at_most_one_hint_no_larger_than_itself(deployment: Deployment, outsider: Host) -> None:
