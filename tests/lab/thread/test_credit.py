@@ -19,7 +19,7 @@ MIB = 1 << 20
 FLOWS = 8
 OFFERED = 1024 * MIB
 """Bytes that each sender has for a reader that takes none of them."""
-FAST = 6 * MIB
+FAST = 4 * MIB
 """Bytes that each reader takes at full speed before it stops: enough for windows to grow as far as they do."""
 NEVER_READ, STALLED = 16 * MIB, 128 * MIB
 """What a daemon may grow by for eight flows of either kind."""
