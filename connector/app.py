@@ -247,8 +247,12 @@ class Connector:
         if self._by_peer.get(door.offer.peer) is door:
             del self._by_peer[door.offer.peer]
         door.socket.unexpect(door.offer.circuit)
+        self._loop.call_soon(self._leave, door, circuit)
+
+    def _leave(self, door: AgentAtDoor, circuit: bytes) -> None:
+        """Once the last words were sent: behind the circuit's end they would reach nobody."""
         if door.path is not None:
-            self._loop.call_soon(door.path.close)
+            door.path.close()
         for node in self.nodes:
             if door.socket in node.sockets:
                 node.drop(circuit, Reason.PEER_GONE)

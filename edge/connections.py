@@ -40,6 +40,8 @@ FIRST: Codec[attach_family.Attach | session_family.Enrol | session_family.Enter 
     attach_family.Attach | session_family.Enrol | session_family.Enter | session_family.Query
 )
 """What a stream may begin with; the tag tells the family."""
+FIRSTS = 8
+"""Streams without a whole first message on a connection that has proved nothing: an honest node opens two at once."""
 UNPROVED = 512
 """Connections that have proved nothing: twice the half-open handshakes that the engine allows."""
 ANSWER_TIME, LONGEST_DOUBT = 0.3, 3.0
@@ -103,7 +105,7 @@ class NodeConnection:
     # ---- streams ----
 
     def _adopt(self, stream: int, bidirectional: bool, now: float) -> StreamHandler | None:
-        if not bidirectional:
+        if not bidirectional or (len(self._firsts) >= FIRSTS and not self.proved):
             return None
         self._firsts[stream] = MessageStream(self.connection, stream, FIRST, FIRST)
         return self

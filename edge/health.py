@@ -49,6 +49,7 @@ def families(edge: Edge) -> list[Family]:
         counted("warren_edge_circuits_refused_total", "Circuits refused.", "reason", _after("no_circuit_", switch)),
         counted("warren_edge_switch_total", "What else the switch did.", "event", _others("no_circuit_", switch)),
         counted("warren_edge_packets_dropped_total", "Packets not sent on.", "reason", edge.forwarder.dropped),
+        counted("warren_edge_control_dropped_total", "Bindings not taken.", "reason", edge.circuits.bindings_dropped),
         counted("warren_edge_quic_dropped_total", "Datagrams that QUIC did not take.", "reason", dropped),
         counted("warren_edge_connections_total", "About connections.", "event", edge.connections.counters),
     ]

@@ -28,6 +28,8 @@ DEFAULT_NAME = "demo"
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 CURL = ["curl", "--silent", "--show-error", "--max-time", "20"]
 CURL_REFUSED = 7  # its exit code for "failed to connect"
+FILE_MIB = 16
+NC_PORT = 9000
 
 
 class DemoError(Exception):
@@ -53,6 +55,10 @@ class Demo:
         self.fetch()
         self.log_in()
         self.query()
+        self.copy_files()
+        self.end_one_side()
+        self.ask_for_names()
+        self.send_datagrams()
         self.knock_at_a_closed_port()
         self.show_flows()
 
@@ -101,6 +107,41 @@ class Demo:
             psql = ["psql", "-h", "db.internal", "-U", DATABASE_USER, DATABASE, "-c", "SELECT * FROM salaries"]
             self._shows("laptop", psql, "Radia", {"PGPASSWORD": DATABASE_PASSWORD})
 
+    def copy_files(self) -> None:
+        with self._step("Files there and back: scp with a checksum, rsync"):
+            self._shows("laptop", ["dd", "if=/dev/urandom", "of=/tmp/sent", "bs=1M", f"count={FILE_MIB}"], "copied")
+            checksum = self._shows("laptop", ["sha256sum", "/tmp/sent"], "/tmp/sent").split()[0]
+            self._shows("laptop", ["scp", "-q", "/tmp/sent", "root@payroll.internal:/tmp/got"], "")
+            self._shows("payroll", ["sha256sum", "/tmp/got"], checksum)
+            self._shows("laptop", ["scp", "-q", "root@payroll.internal:/tmp/got", "/tmp/back"], "")
+            self._shows("laptop", ["sha256sum", "/tmp/back"], checksum)
+            tree = ["rsync", "--archive", "--out-format=%n %l", "/etc/pam.d", "root@payroll.internal:/tmp/tree/"]
+            self._shows("laptop", tree, "pam.d/")
+
+    def end_one_side(self) -> None:
+        with self._step("nc -N ends its side of a connection, and the other side goes on"):
+            listen = ["sh", "-c", f"nc -N -l {NC_PORT} </etc/hostname >/tmp/lines"]
+            self._typed(f"payroll$ {listen[-1]}")
+            with self.lab["payroll"].start(listen) as server:
+                self.lab["payroll"].wait_for_listener(NC_PORT, server)
+                self._shows("laptop", ["sh", "-c", f"seq 200000 | nc -N payroll.internal {NC_PORT}"], "payroll")
+                server.wait()
+            self._shows("payroll", ["wc", "-l", "/tmp/lines"], "200000")
+
+    def ask_for_names(self) -> None:
+        with self._step("Names: of the agent over UDP and TCP, and of the office's own server through the tunnel"):
+            self._shows("laptop", ["dig", "+short", "payroll.internal"], "100.80.")
+            self._shows("laptop", ["dig", "+short", "+tcp", "db.internal"], "100.80.")
+            self._shows(
+                "laptop", ["dig", "+short", "@10.10.0.53", "text.corp.internal", "TXT"], "hello from the office"
+            )
+            self._shows("laptop", ["dig", "+short", "www.example.com"], "203.0.113.1")
+
+    def send_datagrams(self) -> None:
+        with self._step("Ping, and a datagram that is echoed"):
+            self._shows("laptop", ["ping", "-c", "3", "-i", "0.2", "payroll.internal"], "3 received")
+            self._shows("laptop", ["sh", "-c", "echo a datagram | nc -u -w 1 10.10.0.10 7"], "a datagram")
+
     def knock_at_a_closed_port(self) -> None:
         with self._step("A closed port is refused at once, as beside the server"):
             self._fails("laptop", [*CURL, "http://payroll.internal:81/"], CURL_REFUSED)
@@ -131,11 +172,12 @@ class Demo:
     def _note(self, text: str) -> None:
         self._console.print(f"    [dim]{escape(text)}[/]")
 
-    def _shows(self, host: str, argv: Sequence[str], expected: str, env: Mapping[str, str] | None = None) -> None:
-        """Run and print it; its output must contain `expected`."""
+    def _shows(self, host: str, argv: Sequence[str], expected: str, env: Mapping[str, str] | None = None) -> str:
+        """Run and print it; its output, which must contain `expected`."""
         code, printed = self._try(self.lab[host], argv, env)
         if code != 0 or expected not in printed:
             raise DemoError(f"this should have succeeded and printed {expected!r}")
+        return printed
 
     def _fails(self, host: str, argv: Sequence[str], expected: int | None = None) -> None:
         """Run and print it; it must fail, with the exit code `expected` if one is given."""

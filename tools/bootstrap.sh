@@ -25,6 +25,8 @@ APPS=( # more, for `make test-apps` only
     nmap
     # name servers and resolvers beside ours, and lists that browsers ship
     unbound nsd knot-resolver bind9-utils dns-root-data webext-ublock-origin-chromium
+    # a desktop: xrdp in front of an X server, seen by xfreerdp under Xvfb; a share; a shell over UDP; a message bus
+    xrdp tigervnc-standalone-server xterm freerdp2-x11 xvfb samba smbclient mosh nats-server
 )
 BENCH=( # more, for `make bench` only: what Warren is measured beside
     openvpn sshuttle wireguard-tools openssl dnsperf dnsmasq-base unbound dnsdist

@@ -12,6 +12,8 @@ PACKETS = 64
 """Packets that are being put together; one beyond pushes the oldest out."""
 BYTES = 2 << 20
 """Of all of them: some thirty of the longest."""
+PIECES = 1400
+"""Fragments of one packet: enough for the smallest MTU of all (68, RFC 791). Each is compared with all before it."""
 PATIENCE = 2.0
 """Seconds: they come from this machine's own kernel, in one go."""
 LONGEST = 65_535
@@ -79,8 +81,10 @@ class _Partial:
         self.end = -1
 
     def add(self, start: int, payload: bytes, last: bool) -> bool:
-        """False if it overlaps what is there, or there are two ends."""
+        """False if it overlaps what is there, or there are two ends, or too many pieces."""
         stop = start + len(payload)
+        if len(self.pieces) >= PIECES:
+            return False
         if any(start < at + len(piece) and at < stop for at, piece in self.pieces.items()):
             return False
         if (last and self.end >= 0) or 0 <= self.end < stop:

@@ -25,6 +25,7 @@ from warren.edge.store.snapshot import Snapshot
 from warren.fabric.core.engine import StreamReset, StreamStopped
 from warren.fabric.core.errors import DeniedError, WireError
 from warren.fabric.core.messages import session as say
+from warren.fabric.core.printable import printable
 from warren.fabric.core.reasons import Reason
 from warren.fabric.core.streams import MessageStream
 from warren.fabric.identity import grants, keys, proof
@@ -220,7 +221,7 @@ class Session:
             return
         if len(enter.boot) != 16:
             raise WireError("a boot id that is not 16 bytes")
-        self.boot, self.host = enter.boot, enter.host[:255]
+        self.boot, self.host = enter.boot, printable(enter.host)[:255]
         self._sessions.entered(self)
         log.info("session", program=enter.program[:40], **self._who())
         match self.node:
@@ -243,7 +244,7 @@ class Session:
             proof.verify(enrol.key, enrol.signature, say.ENROL_LABEL, self._challenge, self._authority.doorkeeper.leaf)
             thumbprint = keys.thumbprint(enrol.key)
             device = await self._authority.repository.enrol(
-                enrol.secret, thumbprint, enrol.host[:255], int(time.time())
+                enrol.secret, thumbprint, printable(enrol.host)[:255], int(time.time())
             )
         except DeniedError as error:
             self._refuse(error)

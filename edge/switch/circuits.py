@@ -80,6 +80,11 @@ class Circuits:
         self._messages: deque[tuple[Member, say.ToNode]] = deque()
         self._packets: deque[tuple[Address, bytes]] = deque(maxlen=PACKETS)
 
+    @property
+    def bindings_dropped(self) -> Counter[str]:
+        """Control packets that bound nobody, by reason."""
+        return self._bindings.dropped
+
     # ---- attachments ----
 
     def attach(self, admission: Admission, claimed: tuple[bytes, ...], now: float) -> Member:

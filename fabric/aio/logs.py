@@ -8,13 +8,14 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import Any, TextIO
 
 import structlog
 
 from warren.fabric.core.errors import ConfigError
+from warren.fabric.core.printable import printable
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -114,4 +115,12 @@ def _renderers(form: str, colours: bool) -> list[Any]:
     if form == "json":
         return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     # not the usual tracebacks: they show local variables, and those may be keys
-    return [structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback)]
+    return [_one_line, structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback)]
+
+
+def _one_line(logger: object, method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """What a peer has sent makes no line of its own, and moves no cursor."""
+    for name, value in fields.items():
+        if isinstance(value, str):
+            fields[name] = printable(value)
+    return fields

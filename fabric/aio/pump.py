@@ -39,6 +39,8 @@ class Pump:
     ) -> None:
         """`touched`: something was written to the flow or its credit (drain and transmit). `done`: it is over."""
         self._loop = asyncio.get_running_loop()
+        with contextlib.suppress(OSError):  # (no TCP) urgent data stays where it was sent (RFC 6093, section 5)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
         self._socket = sock
         self._flow = flow
         self._touched = touched

@@ -36,6 +36,7 @@ from warren.fabric.core.peer import (
     PeerReady,
     ResolveAnswered,
 )
+from warren.fabric.core.printable import printable
 from warren.fabric.core.reasons import Reason
 
 
@@ -134,6 +135,7 @@ class AgentPeer(Peer):
             case Refused(reason, detail):
                 self._refused(flow, Reason.of(reason), detail)
                 self.connection.finish(flow.stream)
+                self.connection.stop(flow.stream, Reason.CANCELLED.code)  # what follows is not kept
                 self._remove(flow)
             case _:
                 raise WireError("an Open from a connector")
@@ -146,7 +148,7 @@ class AgentPeer(Peer):
         self._refused(flow, Reason.PEER_GONE, "")
 
     def _refused(self, flow: Flow, reason: Reason, detail: str) -> None:
-        self._events.append(FlowRefused(flow, reason, detail))
+        self._events.append(FlowRefused(flow, reason, printable(detail)))
 
     def _forget_stream(self, stream: int) -> None:
         self._link.forget(stream)

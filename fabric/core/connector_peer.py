@@ -64,6 +64,7 @@ class ConnectorPeer(Peer):
             self._answer(flow, Refused(reason.code, detail))
             self.connection.finish(flow.stream)
             self._remove(flow)
+            self._streams_of.register(flow.stream, _Unwanted(self._streams_of))
 
     def _answer(self, flow: Flow, message: Opened | Refused) -> None:
         """The first thing written on the stream, so that the engine always has room for it."""
@@ -153,3 +154,21 @@ class ConnectorPeer(Peer):
 
     def _forget_stream(self, stream: int) -> None:
         self._streams_of.forget(stream)
+
+
+class _Unwanted:
+    """What comes on the stream of a refused flow is not kept. (To stop it before anything comes could overtake the
+    reason; an honest agent says nothing more but its end.)"""
+
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
+
+    def handle_readable(self, stream: int, now: float) -> None:
+        self._streams.connection.stop(stream, Reason.CANCELLED.code)
+        self._streams.forget(stream)
+
+    def handle_writable(self, stream: int, now: float) -> None:
+        pass
+
+    def handle_ended(self, stream: int, event: StreamReset | StreamStopped, now: float) -> None:
+        self._streams.forget(stream)

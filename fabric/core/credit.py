@@ -8,7 +8,8 @@ from __future__ import annotations
 
 INITIAL_WINDOW = 256 << 10
 """Bytes that may be written before the first credit arrives; both ends know it."""
-LARGEST_WINDOW = 16 << 20
+LARGEST_WINDOW = 14 << 20
+"""Eight flows that were as fast as can be and then stand still stay below 128 MiB, with all that is held besides."""
 PROCESS_WINDOW = 256 << 20
 """What the windows of all flows of a process may grow to together (initial windows not counted)."""
 SCHEDULING = 0.01

@@ -333,6 +333,8 @@ class Peer:
             self.turns.forget(flow.stream >> 2)
             flow.window.close()
             self._forget_stream(flow.stream)
+            if flow.opened:  # all that counts was read: what else comes, a late FIN too, is kept by nobody
+                self.connection.stop(flow.stream, Reason.CANCELLED.code)
 
     def _forget_stream(self, stream: int) -> None:
         raise NotImplementedError

@@ -28,8 +28,9 @@ def services(lab: Lab) -> Services:
 
 @pytest.fixture(scope="package")
 def deployment(lab: Lab, services: Services) -> Deployment:
-    """An edge, a connector and an agent, through which a flow can open."""
+    """An edge, which tells its metrics, a connector and an agent, through which a flow can open."""
     deployment = Deployment(lab)
+    deployment.edge.write("/etc/warren/edge.yaml", "metrics: 127.0.0.1:9311\n")
     deployment.up()
     return deployment
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from tests.lab import apps
+from tests.certificates import certificates
+from tests.lab import apps, http3
 from warren.lab import wait_until
 from warren.lab.deployment import Deployment
 from warren.lab.host import Host
@@ -74,7 +77,10 @@ def no_flow_stays(deployment: Deployment) -> Iterator[None]:
 
 
 def living(deployment: Deployment) -> list[object]:
-    return [flow for flow in deployment.status()["flows"] if flow["state"] != "ended"]
+    """TCP flows that go on; those of UDP (`…/udp`) end when they have been idle for long enough."""
+    return [
+        flow for flow in deployment.status()["flows"] if flow["state"] != "ended" and "/" not in flow["destination"]
+    ]
 
 
 def put(host: Host, path: str, size: int, seed: int) -> str:
@@ -166,6 +172,21 @@ def test_http2_requests_by_the_thousand(laptop: Host, http2: Process) -> None:
     url = f"http://payroll.internal:{HTTP2_PORT}/small"
     said = laptop.run(["h2load", "-n", "4000", "-c", "4", "-m", "50", url], timeout=60).stdout
     assert "4000 succeeded, 0 failed, 0 errored, 0 timeout" in said
+
+
+def test_http3_brings_its_own_quic(laptop: Host, payroll: Host) -> None:
+    """QUIC inside QUIC: the app's packets are datagrams of ours."""
+    shown = certificates(http3.NAME)
+    payroll.write("/etc/http3-chain.pem", shown.chain)
+    payroll.write("/etc/http3-key.pem", shown.key, 0o600)
+    laptop.write("/tmp/http3-root.pem", shown.root)
+    program, sizes = [sys.executable, str(Path(http3.__file__))], [100, 3 * MIB, 50_000, 1]
+    serve = [*program, "serve", payroll.address, "8443", "/etc/http3-chain.pem", "/etc/http3-key.pem"]
+    with payroll.start(serve) as server:
+        server.wait_for_output("serving")
+        fetch = [*program, "fetch", "payroll.internal", "8443", "/tmp/http3-root.pem", *map(str, sizes)]
+        digests = laptop.run(fetch, timeout=60).stdout.split()
+    assert digests == [apps.digest(http3.content(size)) for size in sizes]
 
 
 # --- ends

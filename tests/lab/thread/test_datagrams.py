@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 
 import pytest
 
+from tests.lab import apps
 from warren.lab.deployment import Deployment
 from warren.lab.host import Host
 from warren.lab.process import Process
@@ -52,7 +56,7 @@ COUNT, EVERY = int(sys.argv[1]), float(sys.argv[2])
 sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 sock.setsockopt(socket.SOL_SOCKET, 33, 4 << 20)  # SO_RCVBUFFORCE
 sock.connect(("10.10.0.10", 7777))
-sock.settimeout(3)
+sock.settimeout(5)
 sent, back = {}, {}
 def hear():
     while len(back) < COUNT:
@@ -137,7 +141,41 @@ def test_status_shows_udp_flows(deployment: Deployment, laptop: Host) -> None:
     assert flows and flows[0]["state"] == "open" and flows[0]["tunnel"] == "office"
 
 
+LONG = ("10000", "0.001")
+"""1,000 datagrams a second for ten seconds."""
+
+
 def test_nothing_is_lost_beside_tcp_that_saturates_the_path(laptop: Host) -> None:
-    with laptop.start(["iperf3", "-c", "10.10.0.10", "-t", "8"]):
-        said = json.loads(laptop.python(STREAM, "3000", "0.001").stdout)
+    with laptop.start(["iperf3", "-c", "10.10.0.10", "-t", "30"]) as load:
+        said = json.loads(laptop.python(STREAM, *LONG, timeout=60).stdout)
+        assert load.running
+    assert said["lost"] == 0, said
+
+
+def test_nothing_is_lost_while_the_credit_of_a_tcp_flow_is_used_up(deployment: Deployment, laptop: Host) -> None:
+    """Both ways: an app that never reads, and an origin that never does."""
+    payroll, over = deployment.lab["payroll"], threading.Event()
+
+    def pour(sock: socket.socket) -> None:
+        sock.settimeout(1.0)
+        with suppress(OSError):  # it stands still
+            while True:
+                sock.sendall(bytes(1 << 20))
+        over.wait(apps.PATIENCE * 2)
+
+    def never_read(sock: socket.socket) -> None:
+        over.wait(apps.PATIENCE * 2)
+
+    with ExitStack() as stack:
+        stack.callback(over.set)
+        down = stack.enter_context(apps.origin(payroll, pour))
+        up = stack.enter_context(apps.origin(payroll, never_read))
+        stack.callback(over.set)
+        stack.enter_context(apps.connected(laptop, payroll.address, down))
+        pour_up = stack.enter_context(apps.connected(laptop, payroll.address, up))
+        pour_up.settimeout(1.0)
+        with pytest.raises(TimeoutError):
+            while True:
+                pour_up.sendall(bytes(1 << 20))
+        said = json.loads(laptop.python(STREAM, *LONG, timeout=60).stdout)
     assert said["lost"] == 0, said

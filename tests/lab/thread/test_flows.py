@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import socket
-import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,8 +23,6 @@ AT_ONCE = 1.0
 RETRIES = 2
 GIVES_UP = (6.0, 10.0)
 """Seconds until a kernel gives up that sends a SYN three times (1 + 2 + 4, with room for its timers and our load)."""
-GROWTH = 32 * MIB
-"""Bytes that a daemon may grow by for one reader that never reads."""
 NOBODY_UNREACHABLE = "ip daddr 10.10.88.0/24 reject with icmp type net-unreachable"
 
 
@@ -238,44 +234,6 @@ def test_sixty_flows_at_once(deployment: Deployment, payroll: Host, laptop: Host
         assert [apps.read_all(client) for client in clients] == [b"flow %d" % number for number in range(60)]
         for client in clients:
             client.close()
-
-
-@pytest.mark.parametrize("side", ["app", "origin"])
-def test_a_reader_that_never_reads_holds_up_nobody(
-    deployment: Deployment, payroll: Host, laptop: Host, side: str
-) -> None:
-    over = threading.Event()
-    data = apps.pattern(10 * MIB)
-
-    def pour(sock: socket.socket) -> None:
-        sock.settimeout(0.5)
-        try:
-            while not over.is_set():
-                sock.send(data)
-        except OSError:
-            over.wait(apps.PATIENCE)
-
-    def never_read(sock: socket.socket) -> None:
-        over.wait(apps.PATIENCE)
-
-    with (
-        apps.origin(payroll, pour if side == "app" else never_read) as slow,
-        apps.origin(payroll, lambda sock: sock.sendall(data)) as fast,
-        apps.connected(laptop, payroll.address, slow) as stuck,
-    ):
-        before = {role: apps.resident(process.pid) for role, process in deployment.daemons.items()}
-        if side == "origin":
-            pouring = threading.Thread(target=pour, args=(stuck,), daemon=True)
-            pouring.start()
-        began = time.monotonic()
-        with apps.connected(laptop, payroll.address, fast) as other:
-            assert apps.read_all(other) == data
-        took = time.monotonic() - began
-        after = {role: apps.resident(process.pid) for role, process in deployment.daemons.items()}
-        over.set()
-    assert took < 15
-    grown = {role: after[role] - before[role] for role in before}
-    assert max(grown.values()) < GROWTH, grown
 
 
 # --- secrets and powers

@@ -96,6 +96,19 @@ def test_an_unknown_type_passes_through(laptop: Host) -> None:
     assert short(laptop, "odd.corp.internal", "TYPE65280") == ["\\#", "4", "0A0A000A"]
 
 
+@pytest.mark.parametrize("transport", ["+notcp", "+tcp"])
+def test_dig_over_udp_and_over_tcp(laptop: Host, transport: str) -> None:
+    """Internal, under a wildcard, public, unknown, none, and (over TCP at once) large."""
+    for name in ("payroll.internal", "web.corp.internal"):
+        (address,) = short(laptop, transport, name)
+        assert ipaddress.ip_address(address) in SYNTHETIC
+    assert short(laptop, transport, "www.example.com") == ["203.0.113.1"]
+    assert short(laptop, transport, "odd.corp.internal", "TYPE65280") == ["\\#", "4", "0A0A000A"]
+    assert "status: NXDOMAIN" in said(laptop, transport, "ghost.corp.internal")
+    large = said(laptop, transport, "big.corp.internal", "TXT")
+    assert large.count("x" * 250) == 8 and "(TCP)" in large
+
+
 def test_long_text_comes_whole_over_tcp(laptop: Host) -> None:
     cut = said(laptop, "+ignore", "big.corp.internal", "TXT")
     assert " tc" in cut and "ANSWER: 0" in cut

@@ -8,7 +8,7 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warren.agent.capture.fragments import BYTES, PACKETS, PATIENCE, Fragments
+from warren.agent.capture.fragments import BYTES, PACKETS, PATIENCE, PIECES, Fragments
 from warren.agent.capture.headers import VNET_HEADER, Datagram, build_udp, read
 
 WIRE = bytes((10, 0, 0, 1, 10, 0, 0, 2)) + struct.pack("!HH", 1000, 2000)
@@ -36,6 +36,14 @@ def test_fragments_in_any_order_are_the_datagram(payload: bytes, eighths: int, c
     datagram = read(memoryview(found[0]), VNET_HEADER)
     assert isinstance(datagram, Datagram) and found[0][datagram.start : datagram.end] == payload
     assert not fragments._open and fragments._bytes == 0
+
+
+def test_a_packet_in_crumbs_is_dropped() -> None:
+    """Comparing each with all before it must not cost without end."""
+    fragments = Fragments()
+    crumbs = cut(build_udp(WIRE, bytes(8 * PIECES + 100)), 8)
+    assert all(fragments.take(memoryview(crumb), 0.0) is None for crumb in crumbs)
+    assert fragments.dropped >= 1
 
 
 def test_an_overlap_drops_the_packet() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from warren.fabric.aio.pump import CHUNK
 from warren.fabric.core.credit import (
     INITIAL_WINDOW,
     LARGEST_WINDOW,
@@ -72,3 +73,8 @@ def test_bounds_hold_whatever_is_taken(steps: list[tuple[int, float, float]]) ->
         assert window.granted - window.taken <= LARGEST_WINDOW
     window.close()
     assert budget.left == 256 << 20
+
+
+def test_eight_of_the_largest_windows_and_what_is_held_besides_stay_below_128_mib() -> None:
+    besides = CHUNK + INITIAL_WINDOW
+    assert 8 * (LARGEST_WINDOW + besides) < 120 << 20
