@@ -83,7 +83,7 @@ class DnsFront:
         self._mark = mark
         self._zones: tuple[tuple[bytes, bool], ...] = ()
         self._captured: tuple[IPv4Network | IPv6Network, ...] = ()
-        self._left: tuple[IPv4Network, ...] = ()
+        self._left: tuple[IPv4Network | IPv6Network, ...] = ()
         self._upstreams: tuple[str, ...] = ()
         self._tasks: set[asyncio.Task[None]] = set()
         self._connections = 0
@@ -94,7 +94,7 @@ class DnsFront:
         zones: tuple[str, ...],
         upstreams: tuple[str, ...],
         captured: Iterable[IPv4Network | IPv6Network] = (),
-        left: Iterable[IPv4Network] = (),
+        left: Iterable[IPv4Network | IPv6Network] = (),
     ) -> None:
         """`zones`: hostnames that the judge is asked about, wildcards as `*.corp.internal`; `upstreams`: addresses of
         the resolvers of before; `captured`: networks whose addresses have their names from their connectors, but for

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Mapping
-from ipaddress import IPv4Interface
+from ipaddress import ip_interface
 
 from warren.lab.entering import enter_network
 from warren.lab.topology import HostSpec, Interface, Network, Route, Topology
@@ -59,11 +59,11 @@ def _set_up(topology: Topology, host: HostSpec) -> list[str]:
     for card in host.interfaces:
         lines += [
             f"link set {card.name} addrgenmode none",  # no IPv6 that nobody asked for
-            f"addr add {card.address} dev {card.name} noprefixroute",
+            *(_address(address, card.name) for address in card.addresses),
             f"link set {card.name} up",
         ]
     congestion = f" congctl {host.congestion}" if host.congestion else ""
-    lines += [_link_route(card) + congestion for card in host.interfaces]
+    lines += [_link_route(card, each) + congestion for card in host.interfaces for each in card.addresses]
     return lines + [_route(route) + (congestion if route.kind == "unicast" else "") for route in host.routes]
 
 
@@ -81,8 +81,14 @@ def _plug(port: str, trunk: str) -> list[str]:
     return [f"link set {port} addrgenmode none", f"link set {port} master {trunk}", f"link set {port} up"]
 
 
-def _link_route(card: Interface) -> str:
-    interface = IPv4Interface(card.address)
+def _address(address: str, card: str) -> str:
+    return f"addr add {address} dev {card} noprefixroute" + (" nodad" if ":" in address else "")
+
+
+def _link_route(card: Interface, address: str) -> str:
+    interface = ip_interface(address)
+    if interface.version == 6:
+        return f"route add {interface.network} dev {card.name}"
     return f"route add {interface.network} dev {card.name} scope link src {interface.ip}"
 
 
