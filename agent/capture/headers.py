@@ -263,10 +263,8 @@ def build_udp(wire: WireKey, payload: bytes) -> bytes:
 
 def build_echo(source: bytes, destination: bytes, ident: int, sequence: int, data: bytes, *, reply: bool) -> bytes:
     """An ICMP or ICMPv6 echo request or reply for the TUN device."""
-    if len(source) == 4:
-        kind = _ECHO_REPLY if reply else _ECHO_REQUEST
-    else:
-        kind = _ECHO_REPLY6 if reply else _ECHO_REQUEST6
+    request, answer = (_ECHO_REQUEST, _ECHO_REPLY) if len(source) == 4 else (_ECHO_REQUEST6, _ECHO_REPLY6)
+    kind = answer if reply else request
     return _icmp(source, destination, _ECHO.pack(kind, 0, 0, ident, sequence) + data)
 
 
