@@ -33,7 +33,6 @@ from warren.agent.capture.headers import (
     reversed_wire_key,
     wire_key,
 )
-from warren.fabric.core.checksum import checksum
 
 APP, ORIGIN = socket.inet_aton("100.80.0.1"), socket.inet_aton("10.10.0.5")
 TCP_KEY = FlowKey(PROTOCOL_TCP, APP, 40000, ORIGIN, 5432)
@@ -141,10 +140,6 @@ def test_keys(size: int, addresses: bytes, source: int, destination: int) -> Non
     assert flow_key(PROTOCOL_TCP, wire) == key
     back = flow_key(PROTOCOL_TCP, reversed_wire_key(wire))
     assert back == FlowKey(PROTOCOL_TCP, key.destination, destination, key.source, source)
-
-
-def test_checksum_of_the_rfc() -> None:
-    assert checksum(bytes.fromhex("0001f203f4f5f6f7")) == 0xFFFF - 0xDDF2  # RFC 1071, section 3
 
 
 # ---- IPv6
