@@ -7,7 +7,7 @@ import signal
 import socket
 import time
 from contextlib import ExitStack
-from ipaddress import IPv4Address, IPv4Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 from typing import Any
 
 import structlog
@@ -58,18 +58,36 @@ class SyntheticNames:
         self.journal = journal
         self.vnet = ""
         """The device's virtual network: a name of another one is nobody's here. Empty: not known yet."""
+        self.network6: IPv6Network | None = None
+        """The /64 whose addresses stand for the IPv4 ones, which their last 32 bits are; None: no IPv6 here."""
 
     def address_of(self, vnet: str, name: str) -> bytes | None:
         """None: every address of the range is in use."""
         address = self.journal.address_of(vnet, name, time.time())
         return address.packed if isinstance(address, IPv4Address) else None
 
+    def address6_of(self, vnet: str, name: str) -> bytes | None:
+        """None: every address is in use, or there is no IPv6 on this host."""
+        address = self.address_of(vnet, name)
+        if self.network6 is None or address is None:
+            return None
+        return self.network6[int.from_bytes(address, "big")].packed
+
     def name_of(self, address: bytes) -> str | None:
+        address = self._short(address)
         owner = self.journal.owner_of(address, time.time()) if len(address) == 4 else None
         return owner.name if owner is not None and self.vnet in ("", owner.virtual_network) else None
 
     def is_synthetic(self, address: bytes) -> bool:
+        address = self._short(address)
         return len(address) == 4 and IPv4Address(address) in self.journal.names.network
+
+    def _short(self, address: bytes) -> bytes:
+        """The IPv4 address that a synthetic IPv6 one stands for; any other as it is."""
+        six = self.network6
+        if six is None or len(address) != 16 or address[:12] != six.network_address.packed[:12]:
+            return address
+        return address[12:]
 
 
 class Ground:
@@ -125,8 +143,10 @@ class Agent:
         self.resolver_address = ground.resolver
         self._journal = ground.journal
         own, six = self._names.journal.names, ground.network6
+        self._network6 = six
+        own6 = [six] if six else []
         self.routes = HostRoutes(
-            ground.journal, config.interface, own.host_address, (own.network,), six[1] if six else None
+            ground.journal, config.interface, own.host_address, (own.network, *own6), six[1] if six else None
         )
         self._resolver: SystemResolver | None = None
         self._changes: NetworkChanges | None = None
@@ -246,6 +266,7 @@ class Agent:
                 self._resolver, self.upstreams = resolver, before.nameservers
         except ConfigError as error:
             log.error("the host could not be changed", error=str(error))
+        self._names.network6 = self._network6 if self.routes.six else None
         left = self.routes.plan.leave
         self.dns.configure(self.told.zones, self.upstreams, self.routes.plan.install, left)
 

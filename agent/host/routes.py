@@ -122,6 +122,8 @@ class HostRoutes:
         networks of the agent's (the synthetic range with the virtual resolver), routed whatever the local networks
         are."""
         self.plan = Plan()
+        self.six = False
+        """Whether the interface has IPv6."""
         self._journal = journal
         self._interface = interface
         self._address = address
@@ -156,7 +158,8 @@ class HostRoutes:
     def _apply(self) -> Plan:
         from warren.agent.host import netlink  # here and not above: pyroute2 takes 0.2 s to import
 
-        six = self._address6 is not None and netlink.has_ipv6(self._interface)
+        self.six = six = self._address6 is not None and netlink.has_ipv6(self._interface)
+        own = (network for network in self._own if six or network.version == 4)
         lacking = {network for network in self._included if network.version == 6 and not six}
         wanted = plan(self._included - lacking, netlink.local_networks(self._interface), self._excluded)
         wanted = replace(wanted, lacking=_sorted(lacking))
@@ -166,7 +169,7 @@ class HostRoutes:
             *(netlink.route_undo(TABLE, network, None) for network in wanted.leave),
             *(
                 netlink.route_undo(TABLE, network, self._interface, self._source(network))
-                for network in _sorted(self._own.union(wanted.install))
+                for network in _sorted({*own, *wanted.install})
             ),
             *(netlink.rule_undo(TABLE, PRIORITY, MARK, version) for version in ((4, 6) if six else (4,))),
         ]

@@ -104,6 +104,14 @@ def test_ping_and_traceroute(laptop: Host) -> None:
     assert len(said) == 2 and said[1].split()[1] == "fd00:10::10"
 
 
+def test_a_name_has_a_synthetic_address_of_each_family(laptop: Host) -> None:
+    short, long = (laptop.run(["dig", "+short", "payroll.internal", kind]).stdout.strip() for kind in ("A", "AAAA"))
+    assert short.startswith("100.80.") and long.startswith("fd77:6172:7265:6e00:")
+    assert laptop.run(["dig", "+short", "-x", long]).stdout.strip() == "payroll.internal."
+    assert laptop.run(["curl", "-6", "-sS", "-m", "10", "http://payroll.internal/"]).stdout == PAGE
+    assert "1 received" in laptop.run(["ping", "-6", "-c", "1", "-W", "5", "payroll.internal"]).stdout
+
+
 def test_a_name_of_an_address(laptop: Host) -> None:
     assert laptop.run(["dig", "+short", "-x", "fd00:10::10"]).stdout.strip() == "payroll.internal."
 
