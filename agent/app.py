@@ -23,9 +23,9 @@ from warren.agent.host import netlink
 from warren.agent.host.guardian import KEPT, Guardian
 from warren.agent.host.journal import Journal
 from warren.agent.host.resolver import SystemResolver, open_resolver
-from warren.agent.host.routes import MARK, HostRoutes, NetworkChanges
+from warren.agent.host.routes import MARK, HostRoutes, Network, NetworkChanges
 from warren.agent.host.undo import UNDOERS
-from warren.agent.names import NameJournal
+from warren.agent.names import NameJournal, choose_host6
 from warren.agent.peers import Peers
 from warren.agent.status import describe
 from warren.agent.tcp import TcpJourney
@@ -58,18 +58,36 @@ class SyntheticNames:
         self.journal = journal
         self.vnet = ""
         """The device's virtual network: a name of another one is nobody's here. Empty: not known yet."""
+        self.network6: IPv6Network | None = None
+        """The /64 whose addresses stand for the IPv4 ones, which their last 32 bits are; None: no IPv6 here."""
 
     def address_of(self, vnet: str, name: str) -> bytes | None:
         """None: every address of the range is in use."""
         address = self.journal.address_of(vnet, name, time.time())
         return address.packed if isinstance(address, IPv4Address) else None
 
+    def address6_of(self, vnet: str, name: str) -> bytes | None:
+        """None: every address is in use, or there is no IPv6 on this host."""
+        address = self.address_of(vnet, name)
+        if self.network6 is None or address is None:
+            return None
+        return self.network6[int.from_bytes(address, "big")].packed
+
     def name_of(self, address: bytes) -> str | None:
+        address = self._short(address)
         owner = self.journal.owner_of(address, time.time()) if len(address) == 4 else None
         return owner.name if owner is not None and self.vnet in ("", owner.virtual_network) else None
 
     def is_synthetic(self, address: bytes) -> bool:
+        address = self._short(address)
         return len(address) == 4 and IPv4Address(address) in self.journal.names.network
+
+    def _short(self, address: bytes) -> bytes:
+        """The IPv4 address that a synthetic IPv6 one stands for; any other as it is."""
+        six = self.network6
+        if six is None or len(address) != 16 or address[:12] != six.network_address.packed[:12]:
+            return address
+        return address[12:]
 
 
 class Ground:
@@ -90,7 +108,9 @@ class Ground:
             guardian = Guardian.start(self.journal)
             self._stack.callback(guardian.dismiss)
             taken = netlink.taken_networks(config.interface)
-            self.names = SyntheticNames(NameJournal.open(config.state / "names", taken))
+            self.network6 = choose_host6(taken)
+            taken4 = [network for network in taken if isinstance(network, IPv4Network)]
+            self.names = SyntheticNames(NameJournal.open(config.state / "names", taken4))
             self._stack.callback(self.names.journal.close)
             self.resolver = self.names.journal.names.resolver_address
             local = frozenset({(self.resolver.packed, 53)})
@@ -122,8 +142,12 @@ class Agent:
         self.capture, self._names = ground.capture, ground.names
         self.resolver_address = ground.resolver
         self._journal = ground.journal
-        own = self._names.journal.names
-        self.routes = HostRoutes(ground.journal, config.interface, own.host_address, (own.network,))
+        own, six = self._names.journal.names, ground.network6
+        self._network6 = six
+        own6 = [six] if six else []
+        self.routes = HostRoutes(
+            ground.journal, config.interface, own.host_address, (own.network, *own6), six[1] if six else None
+        )
         self._resolver: SystemResolver | None = None
         self._changes: NetworkChanges | None = None
         identity = self._identity()
@@ -132,7 +156,8 @@ class Agent:
         self.peers = Peers(self.engine, device.network, self._prove, node)
         self.decisions = Decisions(node)
         self.tcp = TcpJourney(self.capture, self.decisions, self.peers, self._names)
-        self.udp = UdpJourney(self.capture, self.decisions, self.peers, self._names, own.resolver_address.packed)
+        routers = (own.resolver_address.packed, *([six[2].packed] if six else []))
+        self.udp = UdpJourney(self.capture, self.decisions, self.peers, self._names, routers)
         self.udp.on_refusal = self.tcp.refusals.append
         self.peers.datagrams_ready = self._datagrams_ready
         self.dns = DnsFront(self.capture, node, self.peers, self._names, MARK)
@@ -241,24 +266,21 @@ class Agent:
                 self._resolver, self.upstreams = resolver, before.nameservers
         except ConfigError as error:
             log.error("the host could not be changed", error=str(error))
+        self._names.network6 = self._network6 if self.routes.six else None
         left = self.routes.plan.leave
-        self.dns.configure(self.told.zones, self.upstreams, self._captured(self.told.cidrs), left)
+        self.dns.configure(self.told.zones, self.upstreams, self.routes.plan.install, left)
 
-    def _included(self, cidrs: tuple[str, ...]) -> list[IPv4Network]:
+    def _included(self, cidrs: tuple[str, ...]) -> list[Network]:
         """The judge's CIDRs, cut down to the include list."""
-        routed = [network for cidr in cidrs if isinstance(network := ip_network(cidr), IPv4Network)]
+        routed = [ip_network(cidr) for cidr in cidrs]
         if not self.config.include:
             return routed
-        wanted = [network for cidr in self.config.include if isinstance(network := ip_network(cidr), IPv4Network)]
-        both = {a if a.subnet_of(b) else b for a in routed for b in wanted if a.overlaps(b)}
-        return sorted(both)
+        wanted = [ip_network(cidr) for cidr in self.config.include]
+        pairs = [(a, b) for a in routed for b in wanted if a.version == b.version and a.overlaps(b)]
+        return list({a if a.prefixlen >= b.prefixlen else b for a, b in pairs})
 
-    def _excluded(self) -> list[IPv4Network]:
-        return [network for cidr in self.config.exclude if isinstance(network := ip_network(cidr), IPv4Network)]
-
-    def _captured(self, cidrs: tuple[str, ...]) -> list[IPv4Network | IPv6Network]:
-        """Whose names are asked of connectors: what leads into the TUN, and IPv6, which has no local part yet."""
-        return [*self.routes.plan.install, *(n for c in cidrs if isinstance(n := ip_network(c), IPv6Network))]
+    def _excluded(self) -> list[Network]:
+        return [ip_network(cidr) for cidr in self.config.exclude]
 
     def resolver_state(self) -> str:
         if not self.config.dns:

@@ -3,8 +3,8 @@
 1. A name in none of the routed zones goes to the resolvers that were there before (`dns.scope: routed`).
 2. Else the judge is asked, on a stream of its own (fabric/core/session.py).
 3. It answers with a DNS message, which goes back as it is; or says "hostname route".
-4. Then the connector is asked. If the name has an address, the app gets a synthetic one for A (agent/names.py), and no
-   data for AAAA. Other types pass through, without what would lead past it (fabric/core/dnsrecords.py).
+4. Then the connector is asked. If the name has an address, the app gets a synthetic one for A (agent/names.py), and one
+   for AAAA if it has an IPv6 address. Other types pass through, without what would lead past it (core/dnsrecords.py).
 5. Names of addresses: of synthetic ones we know them; of an address that is captured, the connector is asked.
 """
 
@@ -62,9 +62,11 @@ class Private(Protocol):
 
 
 class Synthetic(Protocol):
-    """The synthetic addresses (agent/names.py): packed IPv4, or None when the range is full."""
+    """The synthetic addresses (agent/names.py): packed, or None when the range is full, or the host has no IPv6."""
 
     def address_of(self, vnet: str, name: str) -> bytes | None: ...
+
+    def address6_of(self, vnet: str, name: str) -> bytes | None: ...
 
     def name_of(self, address: bytes) -> str | None: ...
 
@@ -83,7 +85,7 @@ class DnsFront:
         self._mark = mark
         self._zones: tuple[tuple[bytes, bool], ...] = ()
         self._captured: tuple[IPv4Network | IPv6Network, ...] = ()
-        self._left: tuple[IPv4Network, ...] = ()
+        self._left: tuple[IPv4Network | IPv6Network, ...] = ()
         self._upstreams: tuple[str, ...] = ()
         self._tasks: set[asyncio.Task[None]] = set()
         self._connections = 0
@@ -94,7 +96,7 @@ class DnsFront:
         zones: tuple[str, ...],
         upstreams: tuple[str, ...],
         captured: Iterable[IPv4Network | IPv6Network] = (),
-        left: Iterable[IPv4Network] = (),
+        left: Iterable[IPv4Network | IPv6Network] = (),
     ) -> None:
         """`zones`: hostnames that the judge is asked about, wildcards as `*.corp.internal`; `upstreams`: addresses of
         the resolvers of before; `captured`: networks whose addresses have their names from their connectors, but for
@@ -215,12 +217,17 @@ class DnsFront:
         if said.rcode == dnswire.NXDOMAIN:
             return _private(question, said, dnsrecords.Near((), 0), transport)
         has_address = any(record.type == dnswire.A for record in said.answers)
-        if question.type == dnswire.A and not has_address:
-            beside = await self._asked(granted, question, dnswire.AAAA)
-            has_address = any(record.type == dnswire.AAAA for record in beside.answers)
+        has_aaaa = False
         if question.type == dnswire.AAAA or not has_address:
+            beside = await self._asked(granted, question, dnswire.AAAA)
+            has_aaaa = any(record.type == dnswire.AAAA for record in beside.answers)
+        if not has_aaaa and (question.type == dnswire.AAAA or not has_address):
             return _private(question, said, dnsrecords.Near((), 0), transport)
         address = self._names.address_of(route.vnet, route.host)
+        if question.type == dnswire.AAAA and address is not None:
+            address = self._names.address6_of(route.vnet, route.host)
+            if address is None:
+                return _private(question, said, dnsrecords.Near((), 0), transport)
         if address is None:
             raise DeniedError(Reason.LIMIT, "synthetic addresses; see the agent's status")
         limit = dnswire.limit_for(question, transport)

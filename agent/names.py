@@ -14,7 +14,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -24,6 +24,8 @@ from warren.fabric.core.errors import ConfigError
 
 RANGES = (IPv4Network("100.80.0.0/16"), IPv4Network("198.18.0.0/16"), IPv4Network("10.211.0.0/16"))
 """Where synthetic addresses come from: the first that collides with nothing on the host."""
+HOSTS6 = (IPv6Network("fd77:6172:7265:6e00::/64"), IPv6Network("fdb3:91c4:5d20:1::/64"))
+"""Where the TUN's own IPv6 address comes from: the first that collides with nothing on the host."""
 TTL_S = 30
 """Of an answer with a synthetic address."""
 HOLD_S = 24 * 3600.0
@@ -77,6 +79,12 @@ def choose_range(taken: Iterable[IPv4Network], candidates: Sequence[IPv4Network]
         if not any(candidate.overlaps(network) for network in occupied):
             return candidate
     return None
+
+
+def choose_host6(taken: Iterable[IPv4Network | IPv6Network]) -> IPv6Network | None:
+    """The first of HOSTS6 that overlaps nothing of `taken`; None: the agent does without IPv6."""
+    occupied = [network for network in taken if isinstance(network, IPv6Network)]
+    return next((one for one in HOSTS6 if not any(one.overlaps(network) for network in occupied)), None)
 
 
 class Names:

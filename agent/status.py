@@ -37,6 +37,7 @@ def describe(agent: Agent) -> dict[str, Any]:
                 {"route": str(s.included), "part": str(s.part), "interface": s.interface}
                 for s in agent.routes.plan.suspended
             ],
+            "lacking": [str(network) for network in agent.routes.plan.lacking],
             "excluded": [str(network) for network in agent.routes.plan.excluded],
         },
         "dns": {
@@ -120,6 +121,8 @@ def screen(said: dict[str, Any]) -> RenderableType:
         parts.append(_flows(said))
     if excluded := said["routes"]["excluded"]:
         parts.append(Text(f"excluded: {', '.join(excluded)}", style="yellow"))
+    if lacking := said["routes"].get("lacking"):
+        parts.append(Text(f"not captured: {', '.join(lacking)}: IPv6 is switched off on this host", style="yellow"))
     for suspended in said["routes"]["suspended"]:
         text = f"suspended: {suspended['part']} of route {suspended['route']} is also the local network on "
         parts.append(Text(text + suspended["interface"], style="yellow"))

@@ -104,11 +104,17 @@ class UdpJourney:
     """All UDP flows of the agent."""
 
     def __init__(
-        self, capture: Capture, decisions: Decisions, peers: Peers, names: Names, router: bytes = b"\x7f\0\0\1"
+        self,
+        capture: Capture,
+        decisions: Decisions,
+        peers: Peers,
+        names: Names,
+        routers: tuple[bytes, ...] = (b"\x7f\0\0\1",),
     ) -> None:
-        """`router`: packed address by which we answer as a hop (none of the host's own: it would be dropped)."""
+        """`routers`: packed addresses, one of a family, by which we answer as a hop (none of the host's own: it would
+        be dropped)."""
         self.capture = capture
-        self.router = router
+        self._routers = {len(address): address for address in routers}
         self.flows: dict[FlowKey, UdpFlow] = {}
         self.counters: Counter[str] = Counter()
         self.on_refusal: Callable[[Refusal], None] = lambda refusal: None
@@ -152,7 +158,9 @@ class UdpJourney:
     def echo(self, key: FlowKey, sequence: int, hops: int, data: bytes) -> None:
         """One ICMP echo request of an app's. The agent is a hop, as any router on the way."""
         if hops <= 1:
-            self.capture.send_echo_error(key, sequence, EXCEEDED, 0, self.router)
+            self.capture.send_echo_error(
+                key, sequence, EXCEEDED, 0, self._routers.get(len(key.source), key.destination)
+            )
             return
         self.datagram(key, pack_request(Request(hops - 1, sequence, data)))
 

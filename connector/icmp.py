@@ -2,7 +2,7 @@
 
 A ping socket is the kernel's (icmp(7)): it fills in identifier and checksum, hands over only our own replies, and
 puts errors into the error queue with the address that sent them (ip(7), IP_RECVERR). A raw socket gives everything as
-it is.
+it is (of ICMPv6, without the IPv6 header, and the kernel sums it up: RFC 3542, sections 3 and 3.1).
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import os
 import socket
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from warren.connector.datagrams import DatagramFlow
+from warren.fabric.core.checksum import checksum
 from warren.fabric.core.connector_peer import ConnectorPeer
 from warren.fabric.core.echo import EXCEEDED, REPLY, UNREACHABLE, Answer, pack_answer, read_request
 from warren.fabric.core.errors import DeniedError
@@ -24,13 +26,33 @@ BURST = 32
 IDLE = 60.0
 """Seconds without an echo either way."""
 LONGEST = 65_535
-IP_RECVERR = 11
+IP_RECVERR, IPV6_RECVERR = 11, 25
 MSG_ERRQUEUE = 0x2000
-_ECHO = 8
 _ICMP = struct.Struct("!BBHHH")
 _ERROR = struct.Struct("=IBBBBII")
-_ORIGIN_ICMP = 2
+_ORIGIN_ICMP, _ORIGIN_ICMP6 = 2, 3
 _NOBODY = bytes(4)
+_AS_ICMP = {(1, 0): (3, 0), (1, 1): (3, 13), (1, 3): (3, 1), (1, 4): (3, 3), (1, 5): (3, 13), (1, 6): (3, 13)}
+"""(type, code) of ICMPv6 errors → of ICMP."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Family:
+    """What differs between ICMP and ICMPv6."""
+
+    family: socket.AddressFamily
+    protocol: int
+    echo: int
+    reply: int
+    level: int
+    hops: int
+    errors: int
+
+
+_V4 = _Family(socket.AF_INET, socket.IPPROTO_ICMP, 8, 0, socket.IPPROTO_IP, socket.IP_TTL, IP_RECVERR)
+_V6 = _Family(
+    socket.AF_INET6, socket.IPPROTO_ICMPV6, 128, 129, socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, IPV6_RECVERR
+)
 
 
 class _Error(NamedTuple):
@@ -62,8 +84,10 @@ class EchoFlow(DatagramFlow):
         done: Callable[[Flow], None],
     ) -> None:
         """Raises DeniedError if neither kind of socket can be had."""
-        sock, self._raw = _open()
+        self._kind = _V6 if ":" in address else _V4
+        sock, self._raw = _open(self._kind)
         self._address = address
+        self._origin = socket.inet_pton(self._kind.family, address.partition("%")[0])
         self._ident = int.from_bytes(os.urandom(2), "big")
         self._hops = 0
         super().__init__(peer, flow, sock, IDLE, flush, done)
@@ -75,14 +99,14 @@ class EchoFlow(DatagramFlow):
             self.dropped += 1
             return
         self._used = self._loop.time()
-        message = _ICMP.pack(_ECHO, 0, 0, self._ident, request.sequence) + request.data
-        if self._raw:
+        message = _ICMP.pack(self._kind.echo, 0, 0, self._ident, request.sequence) + request.data
+        if self._raw and self._kind is _V4:
             total = checksum(message)
             message = message[:2] + total.to_bytes(2, "big") + message[4:]
         try:
             if request.hops != self._hops:
                 self._hops = request.hops
-                self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, request.hops)
+                self._socket.setsockopt(self._kind.level, self._kind.hops, request.hops)
             self._socket.sendto(message, (self._address, 0))
         except BlockingIOError:
             self.dropped += 1
@@ -98,26 +122,26 @@ class EchoFlow(DatagramFlow):
             except OSError:
                 pass  # an error is pending: it is in the queue
             else:
-                self._heard(data, socket.inet_aton(source[0]))
+                self._heard(data, socket.inet_pton(self._kind.family, source[0].partition("%")[0]))
         self._read_errors()
         self._flush()
 
     def _heard(self, data: bytes, source: bytes) -> None:
         if not self._raw:
-            if len(data) >= _ICMP.size and data[0] == REPLY:
+            if len(data) >= _ICMP.size and data[0] == self._kind.reply:
                 self._answer(Answer(REPLY, 0, _ICMP.unpack_from(data)[4], _NOBODY, data[_ICMP.size :]))
             return
-        message = data[(data[0] & 15) * 4 :] if data else b""
+        message = _behind_header(data) if self._kind is _V4 else data
         if len(message) < _ICMP.size:
             return
         kind, code, _, ident, sequence = _ICMP.unpack_from(message)
-        if kind == REPLY and ident == self._ident and source == socket.inet_aton(self._address):
+        if kind == self._kind.reply and ident == self._ident and source == self._origin:
             self._answer(Answer(REPLY, 0, sequence, _NOBODY, message[_ICMP.size :]))
-        elif kind in (UNREACHABLE, EXCEEDED):
+        elif (told := _as_icmp(self._kind, kind, code)) is not None:
             quoted = message[_ICMP.size :]
-            inner = quoted[(quoted[0] & 15) * 4 :] if quoted else b""
-            if len(inner) >= _ICMP.size and inner[0] == _ECHO and _ICMP.unpack_from(inner)[3] == self._ident:
-                self._answer(Answer(kind, code, _ICMP.unpack_from(inner)[4], source, b""))
+            inner = _behind_header(quoted) if self._kind is _V4 else quoted[40:]
+            if len(inner) >= _ICMP.size and inner[0] == self._kind.echo and _ICMP.unpack_from(inner)[3] == self._ident:
+                self._answer(Answer(*told, _ICMP.unpack_from(inner)[4], source, b""))
 
     def _read_errors(self) -> None:
         while not self._raw:
@@ -135,30 +159,40 @@ class EchoFlow(DatagramFlow):
         self.dropped += not self._peer.send_datagram(self._flow, pack_answer(answer))
 
 
-def _open() -> tuple[socket.socket, bool]:
+def _open(wanted: _Family) -> tuple[socket.socket, bool]:
     for kind in (socket.SOCK_DGRAM, socket.SOCK_RAW):
         try:
-            sock = socket.socket(socket.AF_INET, kind, socket.IPPROTO_ICMP)
+            sock = socket.socket(wanted.family, kind, wanted.protocol)
         except OSError:
             continue
         sock.setblocking(False)
         if kind == socket.SOCK_DGRAM:
-            sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+            sock.setsockopt(wanted.level, wanted.errors, 1)
         return sock, kind == socket.SOCK_RAW
     raise DeniedError(Reason.UNSUPPORTED, "the connector may open no ICMP socket: see ping_group_range in icmp(7)")
 
 
+def _behind_header(packet: bytes) -> bytes:
+    return packet[(packet[0] & 15) * 4 :] if packet else b""
+
+
+def _as_icmp(family: _Family, kind: int, code: int) -> tuple[int, int] | None:
+    """(type, code) in ICMP's numbers; None for what is no error that is passed on."""
+    if family is _V4:
+        return (kind, code) if kind in (UNREACHABLE, EXCEEDED) else None
+    if kind == 3:
+        return EXCEEDED, code
+    return _AS_ICMP.get((kind, code), (UNREACHABLE, 1)) if kind == 1 else None
+
+
 def _error(control: list[tuple[int, int, bytes]]) -> _Error | None:
     for level, kind, value in control:
-        if level == socket.IPPROTO_IP and kind == IP_RECVERR and len(value) >= _ERROR.size + 8:
-            _, origin, icmp_type, code, _, _, _ = _ERROR.unpack_from(value)
-            if origin == _ORIGIN_ICMP and icmp_type in (UNREACHABLE, EXCEEDED):
-                return _Error(icmp_type, code, value[_ERROR.size + 4 : _ERROR.size + 8])
+        for family, origin, start, size in ((_V4, _ORIGIN_ICMP, 4, 4), (_V6, _ORIGIN_ICMP6, 8, 16)):
+            end = _ERROR.size + start + size
+            if (level, kind) != (family.level, family.errors) or len(value) < end:
+                continue
+            _, said, icmp_type, code, _, _, _ = _ERROR.unpack_from(value)
+            told = _as_icmp(family, icmp_type, code) if said == origin else None
+            if told is not None:
+                return _Error(*told, value[end - size : end])
     return None
-
-
-def checksum(data: bytes) -> int:
-    """The Internet checksum (RFC 1071)."""
-    if len(data) & 1:
-        data += b"\0"
-    return 0xFFFF - int.from_bytes(data, "big") % 0xFFFF

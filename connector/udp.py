@@ -25,7 +25,7 @@ IDLE = 180.0
 _REASONS = {
     errno.ECONNREFUSED: Reason.REFUSED,
     errno.EHOSTUNREACH: Reason.HOST_UNREACHABLE,
-    errno.EACCES: Reason.HOST_UNREACHABLE,
+    errno.EACCES: Reason.PROHIBITED,
     errno.EPERM: Reason.HOST_UNREACHABLE,
     errno.ENETUNREACH: Reason.NET_UNREACHABLE,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import time
 from contextlib import AsyncExitStack
 
@@ -49,6 +50,17 @@ ATTACH_LIMITS = Limits(idle_timeout=75.0, streams=128, stream_window=1 << 20, co
 """Idle: an agent beats every 20 s, so three are missed. Windows: messages of at most 1 MiB."""
 
 
+def listen_host(wanted: str) -> str:
+    """The address to bind: `::` takes both families, but for a kernel without IPv6."""
+    if wanted != "::":
+        return wanted
+    try:
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).close()
+    except OSError:
+        return "0.0.0.0"  # noqa: S104 (an edge is there to be reached)
+    return wanted
+
+
 class Edge:
     """Judge and switch on one UDP port."""
 
@@ -56,7 +68,7 @@ class Edge:
         """Raises ConfigError if the port can't be had."""
         self._loop = asyncio.get_running_loop()
         self.repository = repository
-        self.socket = open_socket((config.listen_host, config.listen_port or credentials.edge.port))
+        self.socket = open_socket((listen_host(config.listen_host), config.listen_port or credentials.edge.port))
         now = self._loop.time()
         doorkeeper = Doorkeeper(credentials.network, credentials.leaf, lambda: repository.snapshot)
         self.resolver = JudgeResolver(ResolverConfig(), lambda: repository.snapshot)

@@ -22,8 +22,8 @@ class EdgeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     state_dir: Path = STATE_DIRECTORY
     """What `warren edge init` made: keys, certificates, the list of edges, the store."""
-    listen_host: str = "0.0.0.0"  # noqa: S104 (an edge is there to be reached)
-    """IP address of the UDP sockets."""
+    listen_host: str = "::"
+    """IP address of the sockets. `::`: all of IPv6 and of IPv4; of IPv4 alone where the kernel has no IPv6."""
     listen_port: int = 0
     """UDP port; 0: the one that the list of edges gives this edge."""
     admin_socket: Path = msgspec.field(default=ADMIN_SOCKET, name="socket")

@@ -26,7 +26,9 @@ async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
 
 
 async def serve(address: str, port: int) -> None:
-    datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)  # asyncio's own transport sends no empty ones
+    datagrams = socket.socket(
+        socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM
+    )  # asyncio's own transport sends no empty ones
     datagrams.setblocking(False)
     datagrams.bind((address, port))
     asyncio.get_running_loop().add_reader(datagrams, datagram, datagrams)

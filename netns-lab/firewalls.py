@@ -10,6 +10,7 @@ table inet firewall {
     chain input {
         type filter hook input priority filter; policy drop;
         ct state established,related accept
+        icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
         iifname "lo" accept
     }
 }
@@ -21,6 +22,7 @@ table inet firewall {
     chain input {
         type filter hook input priority filter; policy drop;
         ct state established,related accept
+        icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
         iifname { "lo", "lan0" } accept
     }
     chain forward {
@@ -40,7 +42,10 @@ table ip translation {
 
 SILENT = """
 table inet firewall {
-    chain input { type filter hook input priority filter; policy drop; }
+    chain input {
+        type filter hook input priority filter; policy drop;
+        icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
+    }
 }
 """
 

@@ -8,13 +8,14 @@ python -m warren.lab.nameserver --listen 10.10.0.53 --zone FILE payroll.internal
 from __future__ import annotations
 
 import argparse
+import socket
 import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dnslib import QTYPE, RCODE, RR, A, DNSRecord
-from dnslib.server import BaseResolver, DNSHandler, DNSLogger, DNSServer
+from dnslib import AAAA, QTYPE, RCODE, RR, A, DNSRecord
+from dnslib.server import BaseResolver, DNSHandler, DNSLogger, DNSServer, TCPServer, UDPServer
 
 TTL = 60  # seconds
 UDP_LIMIT = 1232  # bytes of an answer over UDP; longer ones are cut (TC)
@@ -26,7 +27,7 @@ class Names(BaseResolver):  # type: ignore[misc]  # dnslib has no types
 
     def __init__(self, addresses: Mapping[str, str], zone: str = "") -> None:
         self._records: dict[str, list[RR]] = {}
-        given = [RR(name, QTYPE.A, ttl=TTL, rdata=A(address)) for name, address in addresses.items()]
+        given = [_address(name, address) for name, address in addresses.items()]
         for record in [*given, *RR.fromZone(zone)]:
             self._records.setdefault(_key(record.rname), []).append(record)
         self._between = {parent for name in self._records for parent in _parents(name)}
@@ -53,6 +54,12 @@ class Cutting(DNSHandler):  # type: ignore[misc]  # dnslib has no types
     udplen = UDP_LIMIT
 
 
+def _address(name: str, address: str) -> RR:
+    if ":" in address:
+        return RR(name, QTYPE.AAAA, ttl=TTL, rdata=AAAA(address))
+    return RR(name, QTYPE.A, ttl=TTL, rdata=A(address))
+
+
 def _key(name: Any) -> str:
     return str(name).rstrip(".").lower()
 
@@ -60,6 +67,11 @@ def _key(name: Any) -> str:
 def _parents(name: str) -> Iterable[str]:
     while name := name.partition(".")[2]:
         yield name
+
+
+def _server_kind(tcp: bool) -> Any:
+    base: Any = TCPServer if tcp else UDPServer
+    return type("Six", (base,), {"address_family": socket.AF_INET6})
 
 
 def main() -> None:
@@ -73,7 +85,10 @@ def main() -> None:
     names = Names(dict(pair.split("=", 1) for pair in given.names), given.zone.read_text() if given.zone else "")
     logger = DNSLogger("request,reply")
     for tcp in (False, True):
-        DNSServer(names, address=given.listen, port=53, tcp=tcp, logger=logger, handler=Cutting).start_thread()
+        kind = _server_kind(tcp) if ":" in given.listen else None
+        DNSServer(
+            names, address=given.listen, port=53, tcp=tcp, logger=logger, handler=Cutting, server=kind
+        ).start_thread()
     print(f"answering on {given.listen}", flush=True)
     threading.Event().wait()
 

@@ -82,7 +82,7 @@ def serve_http(host: Host, port: int = HTTP_PORT, files: Mapping[str, str | byte
         "http.server",
         str(port),
         "--bind",
-        "0.0.0.0",
+        "::" if ":" in host.address else "0.0.0.0",
         "--directory",
         f"/var/lib{root}",
     ]

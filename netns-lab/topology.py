@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any, Literal
 
 # What systemd sets on a Debian host, and nothing of IPv6 that would start by itself.
@@ -23,11 +23,19 @@ INTERFACE_NAME = re.compile(r"[a-z][a-z0-9]{0,10}")
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """One network card: which network it is plugged into, and its IPv4 address with prefix (`10.10.0.2/24`)."""
+    """One network card: which network it is plugged into, and its address with prefix (`10.10.0.2/24`).
+
+    `more`: further addresses, also of the other family.
+    """
 
     network: str
     address: str
     name: str = "eth0"
+    more: tuple[str, ...] = ()
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return (self.address, *self.more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +88,10 @@ class HostSpec:
     @property
     def address(self) -> str:
         """The first address, without its prefix."""
-        return str(IPv4Interface(self.interfaces[0].address).ip)
+        return str(ip_interface(self.interfaces[0].address).ip)
 
     def all_sysctls(self) -> dict[str, str]:
-        forwarding = {"net.ipv4.ip_forward": "1"} if self.forwards else {}
+        forwarding = {"net.ipv4.ip_forward": "1", "net.ipv6.conf.all.forwarding": "1"} if self.forwards else {}
         return {**DEBIAN_SYSCTLS, **forwarding, **self.sysctls}
 
 
@@ -144,14 +152,15 @@ def _check_host(host: HostSpec, networks: set[str]) -> None:
             raise ValueError(f"host {host.name}: unknown network {card.network!r}")
         if not INTERFACE_NAME.fullmatch(card.name):
             raise ValueError(f"host {host.name}: interface name {card.name!r} is not letters and digits, 11 at most")
-        if not _is(IPv4Interface, card.address):
-            raise ValueError(f"host {host.name}: {card.name}: {card.address!r} is not an address with its prefix")
+        for address in card.addresses:
+            if not _is(ip_interface, address):
+                raise ValueError(f"host {host.name}: {card.name}: {address!r} is not an address with its prefix")
     for route in host.routes:
-        if route.to != "default" and not _is(IPv4Network, route.to):
+        if route.to != "default" and not _is(ip_network, route.to):
             raise ValueError(f"host {host.name}: {route.to!r} is neither a network nor `default`")
         if (route.via is None) == (route.kind == "unicast"):
             raise ValueError(f"host {host.name}: route to {route.to} needs either a next hop or a kind")
-        if route.via is not None and not _is(IPv4Address, route.via):
+        if route.via is not None and not _is(ip_address, route.via):
             raise ValueError(f"host {host.name}: route to {route.to}: {route.via!r} is not an address")
 
 

@@ -20,11 +20,12 @@ Answer = Literal["unreachable", "prohibit", "blackhole"]
 
 
 class CardSection(msgspec.Struct, forbid_unknown_fields=True):
-    """`name`: of the card in its host."""
+    """`name`: of the card in its host. `more`: further addresses."""
 
     network: str
     address: str
     name: str = "eth0"
+    more: tuple[str, ...] = ()
 
 
 class NetworkSection(msgspec.Struct, forbid_unknown_fields=True):
@@ -111,7 +112,7 @@ def _convert(plain: object, kind: Callable[..., T], place: str) -> T:
 def _host(name: str, section: HostSection, place: str) -> HostSpec:
     return HostSpec(
         name=name,
-        interfaces=tuple(Interface(card.network, card.address, card.name) for card in section.cards),
+        interfaces=tuple(Interface(card.network, card.address, card.name, card.more) for card in section.cards),
         routes=tuple(_route(to, via) for to, via in section.routes.items()),
         loopback=section.loopback,
         forwards=section.forwards,

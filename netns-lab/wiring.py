@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Mapping
-from ipaddress import IPv4Interface
+from ipaddress import IPv6Address, ip_interface
 
 from warren.lab.entering import enter_network
 from warren.lab.topology import HostSpec, Interface, Network, Route, Topology
@@ -59,11 +59,11 @@ def _set_up(topology: Topology, host: HostSpec) -> list[str]:
     for card in host.interfaces:
         lines += [
             f"link set {card.name} addrgenmode none",  # no IPv6 that nobody asked for
-            f"addr add {card.address} dev {card.name} noprefixroute",
+            *(line for address in card.addresses for line in _address(address, card.name)),
             f"link set {card.name} up",
         ]
     congestion = f" congctl {host.congestion}" if host.congestion else ""
-    lines += [_link_route(card) + congestion for card in host.interfaces]
+    lines += [_link_route(card, each) + congestion for card in host.interfaces for each in card.addresses]
     return lines + [_route(route) + (congestion if route.kind == "unicast" else "") for route in host.routes]
 
 
@@ -81,8 +81,18 @@ def _plug(port: str, trunk: str) -> list[str]:
     return [f"link set {port} addrgenmode none", f"link set {port} master {trunk}", f"link set {port} up"]
 
 
-def _link_route(card: Interface) -> str:
-    interface = IPv4Interface(card.address)
+def _address(address: str, card: str) -> list[str]:
+    """With IPv6 a link-local one too, by which routers ask for their neighbours: fe80:: and the same last 64 bits."""
+    if ":" not in address:
+        return [f"addr add {address} dev {card} noprefixroute"]
+    near = IPv6Address(0xFE80 << 112 | int(ip_interface(address).ip) & (1 << 64) - 1)
+    return [f"addr add {address} dev {card} noprefixroute nodad", f"addr replace {near}/64 dev {card} nodad"]
+
+
+def _link_route(card: Interface, address: str) -> str:
+    interface = ip_interface(address)
+    if interface.version == 6:
+        return f"route add {interface.network} dev {card.name}"
     return f"route add {interface.network} dev {card.name} scope link src {interface.ip}"
 
 

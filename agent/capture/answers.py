@@ -2,7 +2,8 @@
 
 So that `connect()` fails as it would beside the origin: a refusal is a RST, unreachable and denied are ICMP errors from
 the *origin's* address (from another one, reverse path filters drop them), a time-out is silence. What Linux makes of
-them in SYN_SENT (`icmp_err_convert` in net/ipv4/icmp.c): 3/1 and 3/13 EHOSTUNREACH, 3/0 ENETUNREACH.
+them in SYN_SENT (`icmp_err_convert` in net/ipv4/icmp.c): 3/1 and 3/13 EHOSTUNREACH, 3/0 ENETUNREACH. Over IPv6
+(`tab_unreach` in net/ipv6/icmp.c): 1/3 EHOSTUNREACH, 1/0 ENETUNREACH, 1/1 EACCES, 1/4 ECONNREFUSED.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from warren.fabric.core.reasons import Reason
 
 _UNREACHABLE = 3  # ICMP type (RFC 792)
 _PORT_UNREACHABLE = 3
+_TO_ICMPV6 = {(3, 0): (1, 0), (3, 3): (1, 4), (3, 9): (1, 1), (3, 10): (1, 1), (3, 13): (1, 1), (11, 0): (3, 0)}
+"""(type, code) of ICMP → of ICMPv6, as RFC 7915, section 4.2, has it; what is not here becomes 1/3."""
 
 
 class Answer(enum.Enum):
@@ -46,6 +49,7 @@ _ANSWERS = {
     Reason.CANCELLED: Answer.RESET,
     Reason.TIMED_OUT: Answer.SILENCE,
     Reason.NET_UNREACHABLE: Answer.NET_UNREACHABLE,
+    Reason.PROHIBITED: Answer.PROHIBITED,
     Reason.POLICY: Answer.PROHIBITED,
     Reason.DEVICE_UNKNOWN: Answer.PROHIBITED,
     Reason.CEILING: Answer.PROHIBITED,
@@ -102,11 +106,22 @@ def unreachable_datagram(key: FlowKey, reason: Reason) -> bytes | None:
 
 
 def echo_error(key: FlowKey, sequence: int, kind: int, code: int, source: bytes) -> bytes:
-    """The ICMP error that `source` sent about an echo request of this flow; it quotes the request's header."""
+    """The ICMP error that `source` sent about an echo request of this flow; it quotes the request's header.
+
+    `kind` and `code` as in ICMP for IPv4. A source of the other family (a name led there) can't be told to the app:
+    the destination speaks for it.
+    """
     asked = build_echo(key.source, key.destination, key.source_port, sequence, b"", reply=False)
-    return build_icmp_error(kind, code, source, asked[VNET_HEADER:])
+    return _error(kind, code, source if len(source) == len(key.source) else key.destination, asked[VNET_HEADER:])
 
 
 def _unreachable(code: int, packet: bytes) -> bytes:
     original = packet[VNET_HEADER:]
-    return build_icmp_error(_UNREACHABLE, code, original[16:20], original)
+    source = original[24:40] if original[0] >> 4 == 6 else original[16:20]
+    return _error(_UNREACHABLE, code, source, original)
+
+
+def _error(kind: int, code: int, source: bytes, original: bytes) -> bytes:
+    if original[0] >> 4 == 6:
+        kind, code = _TO_ICMPV6.get((kind, code), (1, 3))
+    return build_icmp_error(kind, code, source, original)

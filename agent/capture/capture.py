@@ -15,7 +15,7 @@ import socket
 import struct
 from collections import Counter
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import structlog
 
@@ -67,9 +67,12 @@ ACCEPT_PAUSE_S = 0.1
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: on, 0 s
 
 # Where things stand in a packet with vnet header, IPv4 without options: the fast path slices, and parses nothing.
+# The same with 6 for IPv6 without extension headers.
 _FIRST, _PROTOCOL, _ADDRESSES, _FLAGS, _SHORTEST = VNET_HEADER, VNET_HEADER + 9, VNET_HEADER + 12, VNET_HEADER + 33, 50
 _PORTS_END = VNET_HEADER + 24
 _PLAIN_IPV4 = 0x45
+_PROTOCOL6, _ADDRESSES6, _FLAGS6, _SHORTEST6 = VNET_HEADER + 6, VNET_HEADER + 8, VNET_HEADER + 53, 70
+_PORTS_END6 = VNET_HEADER + 44
 _TURNING = SYN | FIN | RST
 
 _log = structlog.get_logger(__name__)
@@ -132,7 +135,7 @@ class Capture:
         self._handler: Handler | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._armed_at = 0.0
-        self._accept_pause: asyncio.TimerHandle | None = None
+        self._accept_pauses: dict[int, asyncio.TimerHandle] = {}  # by listener
 
     @classmethod
     def open(cls, config: CaptureConfig) -> Self:
@@ -154,18 +157,20 @@ class Capture:
         self._loop = loop = asyncio.get_running_loop()
         loop.add_reader(self._outer.fd, self._from_host)
         loop.add_reader(self._inner.tun.fd, self._from_namespace)
-        loop.add_reader(self._inner.listener.fileno(), self._accept)
+        for listener in self._inner.listeners:
+            loop.add_reader(listener.fileno(), self._accept, listener)
 
     def close(self) -> None:
         """Stop, and remove both devices. Sockets that were handed over stay the handler's to close."""
         if self._loop is not None:
-            for fd in (self._outer.fd, self._inner.tun.fd, self._inner.listener.fileno()):
+            for fd in (self._outer.fd, self._inner.tun.fd, *(each.fileno() for each in self._inner.listeners)):
                 self._loop.remove_reader(fd)
             self._loop = None
-        for timer in (self._timer, self._accept_pause):
+        for timer in (self._timer, *self._accept_pauses.values()):
             if timer is not None:
                 timer.cancel()
-        self._timer = self._accept_pause = None
+        self._timer = None
+        self._accept_pauses.clear()
         self._inner.close()
         self._outer.close()
 
@@ -256,6 +261,12 @@ class Capture:
                 and not buffer[_FLAGS] & _TURNING
                 and size >= _SHORTEST
                 and bytes(view[_ADDRESSES:_PORTS_END]) in passing
+            ) or (
+                buffer[_FIRST] >> 4 == 6
+                and buffer[_PROTOCOL6] == PROTOCOL_TCP
+                and not buffer[_FLAGS6] & _TURNING
+                and size >= _SHORTEST6
+                and bytes(view[_ADDRESSES6:_PORTS_END6]) in passing
             ):
                 try:
                     os.write(inner, view[:size])
@@ -335,10 +346,11 @@ class Capture:
             except OSError as error:
                 self._lose(fd, error)
                 break
-            if buffer[_FIRST] >> 4 != 4 or buffer[_PROTOCOL] != PROTOCOL_TCP:
+            six = buffer[_FIRST] >> 4 == 6
+            if buffer[_PROTOCOL6 if six else _PROTOCOL] != PROTOCOL_TCP:
                 self.counters["dropped_from_namespace"] += 1
                 continue
-            if buffer[_FLAGS] & (FIN | RST):
+            if buffer[_FLAGS6 if six else _FLAGS] & (FIN | RST):
                 self._origin_ends(view[:size])
             try:
                 os.write(outer, view[:size])
@@ -368,30 +380,31 @@ class Capture:
 
     # ── connections, events, time ──
 
-    def _accept(self) -> None:
+    def _accept(self, listener: socket.socket) -> None:
         for _ in range(ACCEPTS_PER_WAKE):
             try:
-                sock, peer = self._inner.listener.accept()
+                sock, peer = listener.accept()
             except BlockingIOError:
                 break
             except OSError as error:
                 self.counters["accept_failed"] += 1
-                self._pause_accepting(error)
+                self._pause_accepting(listener, error)
                 break
             self._hand_over(sock, peer)
         self._settle()
 
-    def _pause_accepting(self, error: OSError) -> None:
+    def _pause_accepting(self, listener: socket.socket, error: OSError) -> None:
         """Out of descriptors, most likely: the connections wait in the backlog, and trying on at once would spin."""
-        loop, fd = self._loop, self._inner.listener.fileno()
+        loop, fd = self._loop, listener.fileno()
         assert loop is not None
         _log.warning("capture.accept_failed", error=error.strerror)
         loop.remove_reader(fd)
-        self._accept_pause = loop.call_later(ACCEPT_PAUSE_S, lambda: loop.add_reader(fd, self._accept))
+        self._accept_pauses[fd] = loop.call_later(ACCEPT_PAUSE_S, lambda: loop.add_reader(fd, self._accept, listener))
 
-    def _hand_over(self, sock: socket.socket, peer: tuple[str, int]) -> None:
-        here = sock.getsockname()
-        key = FlowKey(PROTOCOL_TCP, socket.inet_aton(peer[0]), peer[1], socket.inet_aton(here[0]), here[1])
+    def _hand_over(self, sock: socket.socket, peer: tuple[Any, ...]) -> None:
+        here, family = sock.getsockname(), sock.family
+        source, destination = (socket.inet_pton(family, end[0].partition("%")[0]) for end in (peer, here))
+        key = FlowKey(PROTOCOL_TCP, source, peer[1], destination, here[1])
         if not self._table.accept(wire_key(key)):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             sock.close()

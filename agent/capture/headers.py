@@ -1,8 +1,9 @@
 """Packet headers: what stands in a captured packet, and packets of our own.
 
-Everything here is pure and total: whatever the bytes, `read` returns a value and never raises. Only IPv4 is read today;
-addresses are packed bytes and a `WireKey` is simply "addresses and ports as they stand in the packet", so that IPv6
-(36 bytes instead of 12) needs no other type. Sources: RFC 791 (IPv4), RFC 9293 (TCP), RFC 768 (UDP), RFC 792 (ICMP).
+Everything here is pure and total: whatever the bytes, `read` returns a value and never raises. Addresses are packed
+bytes, whose length tells the family; a `WireKey` is simply "addresses and ports as they stand in the packet": 12 bytes
+of IPv4, 36 of IPv6. Sources: RFC 791 (IPv4), RFC 8200 (IPv6 and its extension headers), RFC 9293 (TCP), RFC 768 (UDP),
+RFC 792 (ICMP), RFC 4443 (ICMPv6).
 """
 
 from __future__ import annotations
@@ -11,19 +12,31 @@ import enum
 import struct
 from typing import NamedTuple, TypeAlias
 
+from warren.fabric.core.checksum import checksum
+
 VNET_HEADER = 10
 """Bytes of virtio-net header in front of every packet of a TUN device with IFF_VNET_HDR; all zero: nothing to do."""
 
 PROTOCOL_ICMP, PROTOCOL_TCP, PROTOCOL_UDP = 1, 6, 17
+"""Protocols of flows; an ICMPv6 echo is a flow of PROTOCOL_ICMP too, with addresses of 16 bytes."""
+PROTOCOL_ICMPV6 = 58
+FRAGMENT_HEADER = 44
+IPV6_HEADER = 40
+EXTENSION_HEADERS = 8
+"""Extension headers that are looked behind in one packet; real ones have one or two."""
 FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
 
 _IPV4 = struct.Struct("!BBHHHBBH4s4s")
-_PSEUDO = struct.Struct("!4s4sBBH")
+_IPV6 = struct.Struct("!IHBB16s16s")
+_PSEUDO, _PSEUDO6 = struct.Struct("!4s4sBBH"), struct.Struct("!16s16sIHBB")
 _TCP = struct.Struct("!HHIIBBHHH")
 _UDP = struct.Struct("!HHHH")
 _ICMP = struct.Struct("!BBHI")
 _ECHO = struct.Struct("!BBHHH")
 _ECHO_REQUEST, _ECHO_REPLY = 8, 0
+_ECHO_REQUEST6, _ECHO_REPLY6 = 128, 129
+_CHAINED = frozenset({0, 43, 60})  # hop-by-hop options, routing, destination options: length in units of 8 bytes
+_QUOTED6 = 1280 - IPV6_HEADER - 8  # RFC 4443, section 2.4 (c)
 _PORTS = struct.Struct("!HH")
 _DONT_FRAGMENT = 0x4000
 _HOPS = 64
@@ -48,8 +61,7 @@ class Unread(enum.Enum):
 
     MALFORMED = "malformed"
     FRAGMENT = "fragment"
-    IPV6 = "ipv6"
-    MULTICAST = "multicast"
+    MULTICAST = "multicast"  # and broadcast, and IPv6's link-local: nothing that leaves a link
     ICMP = "icmp"
     PROTOCOL = "protocol"
 
@@ -73,7 +85,7 @@ class Datagram(NamedTuple):
 
 
 class Echo(NamedTuple):
-    """An ICMP echo request (RFC 792); its data is packet[start:end]. `hops`: the packet's TTL."""
+    """An ICMP or ICMPv6 echo request; its data is packet[start:end]. `hops`: the packet's TTL or hop limit."""
 
     source: bytes
     destination: bytes
@@ -91,7 +103,7 @@ def read(packet: memoryview, offset: int = 0) -> Segment | Datagram | Echo | Unr
         return Unread.MALFORMED
     version = packet[offset] >> 4
     if version == 6:
-        return Unread.IPV6
+        return _read_ipv6(packet, offset, size)
     header = (packet[offset] & 15) * 4
     if version != 4 or header < 20 or size < header:
         return Unread.MALFORMED
@@ -113,6 +125,63 @@ def read(packet: memoryview, offset: int = 0) -> Segment | Datagram | Echo | Unr
         _, _, _, ident, sequence = _ECHO.unpack_from(packet, start)
         return Echo(addresses[:4], addresses[4:], ident, sequence, packet[offset + 8], start + _ECHO.size, end)
     return Unread.ICMP if protocol == PROTOCOL_ICMP else Unread.PROTOCOL
+
+
+def _read_ipv6(packet: memoryview, offset: int, size: int) -> Segment | Datagram | Echo | Unread:
+    if size < IPV6_HEADER:
+        return Unread.MALFORMED
+    total = IPV6_HEADER + (packet[offset + 4] << 8 | packet[offset + 5])
+    if total > size:
+        return Unread.MALFORMED
+    first = packet[offset + 24]
+    if first == 0xFF or (first == 0xFE and packet[offset + 25] >= 0x80):  # ff00::/8, fe80::/10, fec0::/10
+        return Unread.MULTICAST
+    found = upper_layer(packet[offset : offset + total])
+    if isinstance(found, Unread):
+        return found
+    protocol, start, end = found.protocol, offset + found.start, offset + total
+    if found.fragment:
+        return Unread.FRAGMENT
+    addresses = bytes(packet[offset + 8 : offset + IPV6_HEADER])
+    if protocol == PROTOCOL_TCP:
+        return _read_tcp(packet, addresses, start, end)
+    if protocol == PROTOCOL_UDP:
+        return _read_udp(packet, addresses, start, end)
+    if protocol == PROTOCOL_ICMPV6 and end - start >= _ECHO.size and packet[start] == _ECHO_REQUEST6:
+        _, _, _, ident, sequence = _ECHO.unpack_from(packet, start)
+        return Echo(addresses[:16], addresses[16:], ident, sequence, packet[offset + 7], start + _ECHO.size, end)
+    return Unread.ICMP if protocol == PROTOCOL_ICMPV6 else Unread.PROTOCOL
+
+
+class UpperLayer(NamedTuple):
+    """Where extension headers end: `protocol` begins at `start`. `named_at`: the byte that says so. `fragment`: where a
+    fragment header of a true fragment begins (then `start` is behind it); else 0."""
+
+    protocol: int
+    start: int
+    named_at: int
+    fragment: int
+
+
+def upper_layer(packet: memoryview) -> UpperLayer | Unread:
+    """Walks the extension headers of an IPv6 packet of at least 40 bytes (RFC 8200, section 4)."""
+    named_at, at, end = 6, IPV6_HEADER, len(packet)
+    for _ in range(EXTENSION_HEADERS):
+        protocol = packet[named_at]
+        if protocol not in _CHAINED and protocol != FRAGMENT_HEADER:
+            return UpperLayer(protocol, at, named_at, 0)
+        if at + 8 > end:
+            return Unread.MALFORMED
+        if protocol == FRAGMENT_HEADER:
+            if packet[at + 2] or packet[at + 3] & 0xF9:  # not atomic (RFC 6946)
+                return UpperLayer(packet[at], at + 8, named_at, at)
+            length = 8
+        else:
+            length = 8 + packet[at + 1] * 8
+        if at + length > end:
+            return Unread.MALFORMED
+        named_at, at = at, at + length
+    return Unread.PROTOCOL
 
 
 def _read_tcp(packet: memoryview, addresses: bytes, start: int, end: int) -> Segment | Unread:
@@ -153,13 +222,6 @@ def reversed_wire_key(wire: WireKey) -> WireKey:
     return wire[size : 2 * size] + wire[:size] + wire[-2:] + wire[-4:-2]
 
 
-def checksum(data: bytes) -> int:
-    """The Internet checksum (RFC 1071) of bytes that are not all zero: 16 bits, never 0."""
-    if len(data) & 1:
-        data += b"\0"
-    return 0xFFFF - int.from_bytes(data, "big") % 0xFFFF  # 2**16 = 1 (mod 2**16-1): that is the folded sum
-
-
 def build_ipv4(protocol: int, source: bytes, destination: bytes, payload: bytes) -> bytes:
     """A packet for a TUN device: an empty vnet header, an IPv4 header without options, the payload (≤ 65515 bytes)."""
     fields = (0x45, 0, _IPV4.size + len(payload), 0, _DONT_FRAGMENT, _HOPS, protocol)
@@ -167,36 +229,61 @@ def build_ipv4(protocol: int, source: bytes, destination: bytes, payload: bytes)
     return bytes(VNET_HEADER) + _IPV4.pack(*fields, total, source, destination) + payload
 
 
+def build_ip(protocol: int, source: bytes, destination: bytes, payload: bytes) -> bytes:
+    """The same in the family of the addresses; for IPv6: no extension headers, at most 65535 bytes of payload."""
+    if len(source) == 4:
+        return build_ipv4(protocol, source, destination, payload)
+    return bytes(VNET_HEADER) + _IPV6.pack(6 << 28, len(payload), protocol, _HOPS, source, destination) + payload
+
+
+def _pseudo(protocol: int, source: bytes, destination: bytes, length: int) -> bytes:
+    """What TCP, UDP and ICMPv6 sum up besides themselves (RFC 9293, section 3.1; RFC 8200, section 8.1)."""
+    if len(source) == 4:
+        return _PSEUDO.pack(source, destination, 0, protocol, length)
+    return _PSEUDO6.pack(source, destination, length, 0, 0, protocol)
+
+
 def build_tcp(wire: WireKey, sequence: int, acknowledgement: int, flags: int) -> bytes:
-    """A bare TCP segment over IPv4, window 0, for the TUN device."""
+    """A bare TCP segment, window 0, for the TUN device."""
     key = flow_key(PROTOCOL_TCP, wire)
     fields = (key.source_port, key.destination_port, sequence, acknowledgement, 5 << 4, flags, 0)
-    pseudo = _PSEUDO.pack(key.source, key.destination, 0, PROTOCOL_TCP, _TCP.size)
+    pseudo = _pseudo(PROTOCOL_TCP, key.source, key.destination, _TCP.size)
     total = checksum(pseudo + _TCP.pack(*fields, 0, 0))
-    return build_ipv4(PROTOCOL_TCP, key.source, key.destination, _TCP.pack(*fields, total, 0))
+    return build_ip(PROTOCOL_TCP, key.source, key.destination, _TCP.pack(*fields, total, 0))
 
 
 def build_udp(wire: WireKey, payload: bytes) -> bytes:
-    """A UDP datagram over IPv4 for the TUN device; `payload` is at most MAX_UDP_PAYLOAD bytes."""
+    """A UDP datagram for the TUN device; `payload` is at most MAX_UDP_PAYLOAD bytes."""
     key = flow_key(PROTOCOL_UDP, wire)
     fields = (key.source_port, key.destination_port, _UDP.size + len(payload))
-    pseudo = _PSEUDO.pack(key.source, key.destination, 0, PROTOCOL_UDP, _UDP.size + len(payload))
+    pseudo = _pseudo(PROTOCOL_UDP, key.source, key.destination, _UDP.size + len(payload))
     total = checksum(pseudo + _UDP.pack(*fields, 0) + payload)
-    return build_ipv4(PROTOCOL_UDP, key.source, key.destination, _UDP.pack(*fields, total) + payload)
+    return build_ip(PROTOCOL_UDP, key.source, key.destination, _UDP.pack(*fields, total) + payload)
 
 
 def build_echo(source: bytes, destination: bytes, ident: int, sequence: int, data: bytes, *, reply: bool) -> bytes:
-    """An ICMP echo request or reply over IPv4 for the TUN device."""
-    kind = _ECHO_REPLY if reply else _ECHO_REQUEST
-    total = checksum(_ECHO.pack(kind, 0, 0, ident, sequence) + data)
-    return build_ipv4(PROTOCOL_ICMP, source, destination, _ECHO.pack(kind, 0, total, ident, sequence) + data)
+    """An ICMP or ICMPv6 echo request or reply for the TUN device."""
+    request, answer = (_ECHO_REQUEST, _ECHO_REPLY) if len(source) == 4 else (_ECHO_REQUEST6, _ECHO_REPLY6)
+    kind = answer if reply else request
+    return _icmp(source, destination, _ECHO.pack(kind, 0, 0, ident, sequence) + data)
 
 
-def build_icmp_error(kind: int, code: int, source: bytes, original: bytes) -> bytes:
-    """An ICMP error about `original` (an IPv4 packet without vnet header), from `source` to who sent it.
+def build_icmp_error(kind: int, code: int, source: bytes, original: bytes, extra: int = 0) -> bytes:
+    """An ICMP error (ICMPv6 for an IPv6 packet) about `original` (without vnet header), from `source` to its sender.
 
-    It quotes the original's header and its first 8 bytes of payload (RFC 792), by which the kernel finds the socket.
+    It quotes the original's header and its first 8 bytes of payload (RFC 792), by which the kernel finds the socket;
+    over IPv6 as much as fits (RFC 4443). `extra`: the last 32 bits of the header (the MTU).
     """
-    quoted = original[: (original[0] & 15) * 4 + 8]
-    total = checksum(_ICMP.pack(kind, code, 0, 0) + quoted)
-    return build_ipv4(PROTOCOL_ICMP, source, original[12:16], _ICMP.pack(kind, code, total, 0) + quoted)
+    if original[0] >> 4 == 6:
+        return _icmp(source, original[8:24], _ICMP.pack(kind, code, 0, extra) + original[:_QUOTED6])
+    return _icmp(source, original[12:16], _ICMP.pack(kind, code, 0, extra) + original[: (original[0] & 15) * 4 + 8])
+
+
+def _icmp(source: bytes, destination: bytes, message: bytes) -> bytes:
+    """`message`: with zeros for its checksum."""
+    if len(source) == 4:
+        protocol, pseudo = PROTOCOL_ICMP, b""
+    else:
+        protocol, pseudo = PROTOCOL_ICMPV6, _pseudo(PROTOCOL_ICMPV6, source, destination, len(message))
+    total = checksum(pseudo + message)
+    return build_ip(protocol, source, destination, message[:2] + total.to_bytes(2, "big") + message[4:])

@@ -29,7 +29,7 @@ LISTEN_BACKLOG = 4_096
 """Connections that wait for `accept`: as many as SYNs may be held, for they may be released all at once."""
 
 _CLONE_NEWNET = 0x40000000
-_IP_TRANSPARENT = 19  # linux/in.h
+_IP_TRANSPARENT, _IPV6_TRANSPARENT = 19, 75  # linux/in.h, linux/in6.h
 _INNER_NAME = "inner0"
 _LISTEN_PORT = 7_000  # in a namespace where nothing else listens; any would do
 _LOCAL_TABLE = 100
@@ -41,6 +41,7 @@ table inet warren {{
   chain capture {{
     type filter hook prerouting priority mangle; policy accept;
     iifname "{_INNER_NAME}" meta nfproto ipv4 meta l4proto tcp tproxy ip to :{_LISTEN_PORT} accept;
+    iifname "{_INNER_NAME}" meta nfproto ipv6 meta l4proto tcp tproxy ip6 to :{_LISTEN_PORT} accept;
   }}
 }}
 """
@@ -63,11 +64,11 @@ _log = structlog.get_logger(__name__)
 
 
 class PrivateNamespace:
-    """The inner TUN and the listener of a finished private namespace."""
+    """The inner TUN and the listeners (IPv4, and IPv6 where the kernel has it) of a finished private namespace."""
 
-    def __init__(self, tun: Tun, listener: socket.socket) -> None:
+    def __init__(self, tun: Tun, listeners: tuple[socket.socket, ...]) -> None:
         self.tun = tun
-        self.listener = listener
+        self.listeners = listeners
 
     @classmethod
     def create(cls, mtu: int) -> PrivateNamespace:
@@ -93,7 +94,8 @@ class PrivateNamespace:
 
     def close(self) -> None:
         """End it, and with it every connection in it that nobody holds."""
-        self.listener.close()
+        for listener in self.listeners:
+            listener.close()
         self.tun.close()
 
 
@@ -108,13 +110,14 @@ def _create(mtu: int) -> PrivateNamespace:
     tun = Tun.open(_INNER_NAME, mtu)
     try:
         _set_sysctls()
-        _route_everything_here()
+        six = _enable_ipv6()
+        _route_everything_here(six)
         _redirect_to_listener()
-        listener = _listen()
+        listeners = (_listen(socket.AF_INET), *([_listen(socket.AF_INET6)] if six else []))
     except BaseException:
         tun.close()
         raise
-    return PrivateNamespace(tun, listener)
+    return PrivateNamespace(tun, listeners)
 
 
 def _set_sysctls() -> None:
@@ -139,23 +142,33 @@ def _set_sysctl(path: str, value: str) -> bool:
     return True
 
 
-def _route_everything_here() -> None:
+def _enable_ipv6() -> bool:
+    """In here, whatever the host's default is; False where the kernel has none."""
+    return all(_set_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "0") for name in ("all", "lo", _INNER_NAME))
+
+
+def _route_everything_here(six: bool) -> None:
     from pyroute2 import IPRoute, NetlinkError  # imported late: 0.2 s
 
     try:
         with IPRoute() as netlink:
-            _fill_routes(netlink)
+            _fill_routes(netlink, six)
     except NetlinkError as error:
         raise ConfigError(f"can't set up routes in the private namespace: {error}") from error
 
 
-def _fill_routes(netlink: Any) -> None:
+def _fill_routes(netlink: Any, six: bool) -> None:
     inner = netlink.link_lookup(ifname=_INNER_NAME)[0]
     loopback = netlink.link_lookup(ifname="lo")[0]
     netlink.link("set", index=loopback, state="up")
     netlink.route("add", dst="0.0.0.0/0", oif=inner, scope=253)
     netlink.route("add", dst="0.0.0.0/0", type="local", oif=loopback, table=_LOCAL_TABLE, scope=_SCOPE_HOST)
     netlink.rule("add", iifname=_INNER_NAME, table=_LOCAL_TABLE, family=socket.AF_INET)
+    if six:
+        netlink.route("add", dst="::/0", oif=inner, family=socket.AF_INET6)
+        local = {"type": "local", "oif": loopback, "table": _LOCAL_TABLE, "family": socket.AF_INET6}
+        netlink.route("add", dst="::/0", **local)
+        netlink.rule("add", iifname=_INNER_NAME, table=_LOCAL_TABLE, family=socket.AF_INET6)
 
 
 def _redirect_to_listener() -> None:
@@ -170,12 +183,17 @@ def _redirect_to_listener() -> None:
         raise ConfigError(f"nft refused the transparent-proxy rule (is the kernel's nft_tproxy there?): {first}")
 
 
-def _listen() -> socket.socket:
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+def _listen(family: socket.AddressFamily) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.SOL_IP, _IP_TRANSPARENT, 1)
-        listener.bind(("0.0.0.0", _LISTEN_PORT))  # noqa: S104  (in a namespace of our own)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
+            listener.bind(("::", _LISTEN_PORT))
+        else:
+            listener.setsockopt(socket.SOL_IP, _IP_TRANSPARENT, 1)
+            listener.bind(("0.0.0.0", _LISTEN_PORT))  # noqa: S104  (in a namespace of our own)
         listener.listen(LISTEN_BACKLOG)
     except OSError as error:
         listener.close()

@@ -15,8 +15,8 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import structlog
@@ -27,6 +27,9 @@ from warren.fabric.core.errors import ConfigError
 if TYPE_CHECKING:
     from warren.agent.host.netlink import LocalNetwork
 
+Network = IPv4Network | IPv6Network
+Address = IPv4Address | IPv6Address
+
 MARK = 0x7761
 """SO_MARK of our own sockets."""
 TABLE = 5_150
@@ -34,7 +37,8 @@ TABLE = 5_150
 PRIORITY = 5_150
 """Of our rule: behind the local table (0), before the main one (32766) and Tailscale's rules (5210 and on)."""
 
-_CHANGE_GROUPS = 0x1 | 0x10 | 0x40  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE (linux/rtnetlink.h)
+_CHANGE_GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
+"""RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE (linux/rtnetlink.h)"""
 _CALM_S = 0.2  # changes come in bursts: wait for the end of one
 
 _log = structlog.get_logger(__name__)
@@ -43,8 +47,8 @@ _log = structlog.get_logger(__name__)
 class Suspended(NamedTuple):
     """`part` of an included network (often all of it) is left to the local network on `interface`."""
 
-    included: IPv4Network
-    part: IPv4Network
+    included: Network
+    part: Network
     interface: str
 
 
@@ -52,16 +56,16 @@ class Suspended(NamedTuple):
 class Plan:
     """`install` leads into the TUN, except for `leave`: parts of it that are a local network's, or excluded."""
 
-    install: tuple[IPv4Network, ...] = ()
-    leave: tuple[IPv4Network, ...] = ()
+    install: tuple[Network, ...] = ()
+    leave: tuple[Network, ...] = ()
     suspended: tuple[Suspended, ...] = ()
-    excluded: tuple[IPv4Network, ...] = ()
+    excluded: tuple[Network, ...] = ()
     """What of the included networks the user excluded: some of `leave`, and whole networks that are not installed."""
+    lacking: tuple[Network, ...] = ()
+    """Networks of IPv6 on a host that has it switched off."""
 
 
-def plan(
-    included: Iterable[IPv4Network], local: Collection[LocalNetwork], excluded: Collection[IPv4Network] = ()
-) -> Plan:
+def plan(included: Iterable[Network], local: Collection[LocalNetwork], excluded: Collection[Network] = ()) -> Plan:
     """Which included networks become routes, and which are suspended because the host is itself on them. Pure.
 
     Included inside or equal to a local network: suspended as a whole. A local network inside an included one: only
@@ -69,43 +73,68 @@ def plan(
     Excluded ones are left alone in the same way, also when a longer prefix inside them is included.
     """
     install, leave, suspended, without = set(), set(), [], set()
-    for network in sorted(set(included)):
-        outer = [other for other in excluded if network.subnet_of(other)]
+    for network in sorted(set(included), key=_in_order):
+        outer = [other for other in excluded if _is_inside(network, other)]
         if outer:
             without.add(network)
             continue
-        inside = [other for other in local if network.subnet_of(other.network)]
+        inside = [other for other in local if _is_inside(network, other.network)]
         if inside:
             suspended.append(Suspended(network, network, inside[0].interface))
             continue
         install.add(network)
-        inner = {other for other in excluded if other.subnet_of(network)}
+        inner = {other for other in excluded if _is_inside(other, network)}
         without |= inner
         leave |= inner
         for other in local:
-            if other.network.subnet_of(network):
+            if _is_inside(other.network, network):
                 leave.add(other.network)
                 suspended.append(Suspended(network, other.network, other.interface))
-    return Plan(tuple(sorted(install)), tuple(sorted(leave)), tuple(suspended), tuple(sorted(without)))
+    return Plan(_sorted(install), _sorted(leave), tuple(suspended), _sorted(without))
+
+
+def _is_inside(network: Network, other: Network) -> bool:
+    if isinstance(network, IPv4Network):
+        return isinstance(other, IPv4Network) and network.subnet_of(other)
+    return isinstance(other, IPv6Network) and network.subnet_of(other)
+
+
+def _in_order(network: Network) -> tuple[int, int, int]:
+    return network.version, int(network.network_address), network.prefixlen
+
+
+def _sorted(networks: Iterable[Network]) -> tuple[Network, ...]:
+    return tuple(sorted(networks, key=_in_order))
 
 
 class HostRoutes:
     """Address, rule and routes of one TUN device. Everything is journalled before it is made."""
 
-    def __init__(self, journal: Journal, interface: str, address: IPv4Address, own: Iterable[IPv4Network] = ()) -> None:
-        """`address`: of the host on the TUN, also the source of what apps send. `own`: networks of the agent's (the
-        synthetic range with the virtual resolver), routed whatever the local networks are."""
+    def __init__(
+        self,
+        journal: Journal,
+        interface: str,
+        address: IPv4Address,
+        own: Iterable[Network] = (),
+        address6: IPv6Address | None = None,
+    ) -> None:
+        """`address`, `address6`: of the host on the TUN, also the source of what apps send; None: no IPv6. `own`:
+        networks of the agent's (the synthetic range with the virtual resolver), routed whatever the local networks
+        are."""
         self.plan = Plan()
+        self.six = False
+        """Whether the interface has IPv6."""
         self._journal = journal
         self._interface = interface
         self._address = address
+        self._address6 = address6
         self._own = frozenset(own)
-        self._included: frozenset[IPv4Network] = frozenset()
-        self._excluded: frozenset[IPv4Network] = frozenset()
+        self._included: frozenset[Network] = frozenset()
+        self._excluded: frozenset[Network] = frozenset()
         self._made: dict[tuple[str, ...], int] = {}  # what stands → its number in the journal
         self._lock = asyncio.Lock()
 
-    async def set_up(self, included: Iterable[IPv4Network], excluded: Iterable[IPv4Network] = ()) -> Plan:
+    async def set_up(self, included: Iterable[Network], excluded: Iterable[Network] = ()) -> Plan:
         """Make everything; `ConfigError` if the kernel refuses (what was made until then is undone by the journal)."""
         self._included, self._excluded = frozenset(included), frozenset(excluded)
         return await self._reviewed()
@@ -129,15 +158,20 @@ class HostRoutes:
     def _apply(self) -> Plan:
         from warren.agent.host import netlink  # here and not above: pyroute2 takes 0.2 s to import
 
-        wanted = plan(self._included, netlink.local_networks(self._interface), self._excluded)
+        self.six = six = self._address6 is not None and netlink.has_ipv6(self._interface)
+        own = (network for network in self._own if six or network.version == 4)
+        lacking = {network for network in self._included if network.version == 6 and not six}
+        wanted = plan(self._included - lacking, netlink.local_networks(self._interface), self._excluded)
+        wanted = replace(wanted, lacking=_sorted(lacking))
         changes = [
             netlink.address_undo(self._interface, self._address),
+            *([netlink.address_undo(self._interface, self._address6)] if six and self._address6 else []),
             *(netlink.route_undo(TABLE, network, None) for network in wanted.leave),
             *(
-                netlink.route_undo(TABLE, network, self._interface, self._address)
-                for network in sorted(self._own.union(wanted.install))
+                netlink.route_undo(TABLE, network, self._interface, self._source(network))
+                for network in _sorted({*own, *wanted.install})
             ),
-            netlink.rule_undo(TABLE, PRIORITY, MARK),
+            *(netlink.rule_undo(TABLE, PRIORITY, MARK, version) for version in ((4, 6) if six else (4,))),
         ]
         by_name = {_name(change): change for change in changes}
         for name in [name for name in reversed(self._made) if name not in by_name]:
@@ -146,6 +180,9 @@ class HostRoutes:
             if name not in self._made:
                 self._make(name, change, netlink.add)
         return wanted
+
+    def _source(self, network: Network) -> Address | None:
+        return self._address if network.version == 4 else self._address6
 
     def _make(self, name: tuple[str, ...], change: Undo, add: Callable[[Undo], None]) -> None:
         with self._journal.change(change) as number:

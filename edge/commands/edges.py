@@ -90,7 +90,7 @@ def run(
     state_dir: OwnStateDir = None,
     listen_host: Annotated[
         str | None,
-        typer.Option("--listen-host", metavar="ADDRESS", help="IP address of the UDP socket; :: for IPv6. [0.0.0.0]"),
+        typer.Option("--listen-host", metavar="ADDRESS", help="IP address of the sockets. [::, IPv6 and IPv4]"),
     ] = None,
     listen_port: Annotated[
         int | None,

@@ -81,7 +81,9 @@ class UdpSocket:
         if batch.segments > 1:
             control.append((SOL_UDP, UDP_SEGMENT, struct.pack("=H", batch.stride)))
         if tos:
-            control.append((socket.IPPROTO_IP, socket.IP_TOS, struct.pack("=i", tos)))
+            six = ":" in address[0] and not address[0].startswith("::ffff:")
+            level, kind = (socket.IPPROTO_IPV6, socket.IPV6_TCLASS) if six else (socket.IPPROTO_IP, socket.IP_TOS)
+            control.append((level, kind, struct.pack("=i", tos)))
         try:
             self.socket.sendmsg(batch.parts, control, 0, address)
         except (BlockingIOError, InterruptedError):
@@ -132,6 +134,8 @@ class UdpSocket:
                     )
                 elif level == socket.IPPROTO_IP and kind == socket.IP_TOS:
                     tos = value[0]
+                elif level == socket.IPPROTO_IPV6 and kind == socket.IPV6_TCLASS:
+                    tos = struct.unpack("=i", value[:4])[0] & 0xFF
             if buffer:
                 receiver.handle_buffer(buffer, stride, address[:2], tos)
             if self.socket.fileno() < 0:
@@ -150,17 +154,18 @@ class UdpSocket:
 
 
 def open_socket(bind: Address, mark: int = 0) -> socket.socket:
-    """A UDP socket with everything that circuits need of the kernel. Raises ConfigError."""
+    """A UDP socket with everything that circuits need of the kernel; `::` takes both families. Raises ConfigError."""
     family = socket.AF_INET6 if ":" in bind[0] else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_DGRAM)
     try:
         sock.setblocking(False)
         sock.setsockopt(SOL_UDP, UDP_GRO, 1)
-        if family == socket.AF_INET:
-            sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_PROBE)
-            sock.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
-        else:
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(bind[0] != "::"))
             sock.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_PROBE)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
+        sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_PROBE)  # also of `::`, which takes IPv4 too
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
         for plain, force in ((socket.SO_RCVBUF, SO_RCVBUFFORCE), (socket.SO_SNDBUF, SO_SNDBUFFORCE)):
             try:
                 sock.setsockopt(socket.SOL_SOCKET, force, KERNEL_BUFFER)

@@ -20,6 +20,7 @@ class Reason(enum.Enum):
     TIMED_OUT = (4, "timed_out", "the origin did not answer")
     NO_SUCH_NAME = (5, "no_such_name", "the private network's resolver does not know that name")
     RESOLVER_FAILED = (6, "resolver_failed", "the private network's resolver did not answer")
+    PROHIBITED = (7, "prohibited", "a router or firewall of the private network does not allow it")
 
     # the judge
     NO_ROUTE = (20, "no_route", "no route leads to that destination")

@@ -85,3 +85,18 @@ def test_silence_and_ports() -> None:
     assert answer_packet(Answer.RESET, b"") is None
     datagram = build_udp(wire_key(FlowKey(PROTOCOL_UDP, APP, 40000, ORIGIN, 53)), b"x")
     assert port_unreachable(datagram)[VNET_HEADER + 20 : VNET_HEADER + 22] == b"\3\3"
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"), [(Answer.NET_UNREACHABLE, 0), (Answer.HOST_UNREACHABLE, 3), (Answer.PROHIBITED, 1)]
+)
+def test_icmpv6_errors_have_codes_of_their_own(answer: Answer, code: int) -> None:
+    app, origin = bytes([0xFD]) + bytes(14) + b"\1", bytes([0xFD]) + bytes(14) + b"\2"
+    syn = build_tcp(wire_key(FlowKey(PROTOCOL_TCP, app, 40000, origin, 443)), 1, 0, SYN)
+    packet = answer_packet(answer, syn)
+    assert packet is not None
+    ip = packet[VNET_HEADER:]
+    assert (ip[6], ip[8:24], ip[24:40], ip[40:42]) == (58, origin, app, bytes((1, code)))
+    assert ip[48:] == syn[VNET_HEADER:]
+    refused = answer_packet(Answer.RESET, syn)
+    assert refused is not None and segment(refused).flags == RST | ACK

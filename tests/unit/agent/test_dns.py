@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from ipaddress import IPv4Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, cast
 
 import dnslib
@@ -16,6 +16,7 @@ from warren.fabric.core.messages.session import Answer, Granted, HostRoute
 from warren.fabric.core.reasons import Reason
 
 SYNTHETIC = IPv4Address("100.80.0.77")
+SYNTHETIC6 = IPv6Address("fd77:6172:7265:6e00::6450:7")
 
 
 class World:
@@ -26,6 +27,7 @@ class World:
         self.rcode = rcode
         self.asked: list[tuple[str, str]] = []
         self.decided: list[str] = []
+        self.four_only = False
         self.full = False
 
     async def query(self, message: bytes, transport: str) -> Answer | HostRoute:
@@ -51,6 +53,9 @@ class World:
 
     def address_of(self, vnet: str, name: str) -> bytes | None:
         return None if self.full else SYNTHETIC.packed
+
+    def address6_of(self, vnet: str, name: str) -> bytes | None:
+        return None if self.four_only else SYNTHETIC6.packed
 
     def name_of(self, address: bytes) -> str | None:
         return "payroll.internal" if address == SYNTHETIC.packed else None
@@ -104,9 +109,13 @@ def test_an_address_behind_aliases_is_synthetic_and_the_aliases_stay_there() -> 
     assert [(str(r.rname), r.rtype, str(r.rdata)) for r in answer.rr] == [("payroll.internal.", 1, str(SYNTHETIC))]
 
 
-def test_aaaa_of_a_name_that_is_there_has_no_data() -> None:
-    answer = ask(World(f"{HERE}\nx. 60 IN AAAA fd00::1"), "payroll.internal", "AAAA")
-    assert (answer.header.rcode, answer.rr) == (0, [])
+def test_aaaa_has_data_if_the_name_has_an_ipv6_address_and_the_host_has_ipv6() -> None:
+    world = World(f"{HERE}\nx. 60 IN AAAA fd00::1")
+    assert data(ask(world, "payroll.internal", "AAAA")) == [str(SYNTHETIC6)]
+    world.four_only = True
+    for each in (world, World(HERE)):
+        answer = ask(each, "payroll.internal", "AAAA")
+        assert (answer.header.rcode, answer.rr) == (0, [])
 
 
 def test_a_name_with_an_ipv6_address_only_gets_a_synthetic_address_too() -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 import struct
 
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from warren.agent.capture.fragments import BYTES, PACKETS, PATIENCE, PIECES, Fragments
-from warren.agent.capture.headers import VNET_HEADER, Datagram, build_udp, read
+from warren.agent.capture.headers import VNET_HEADER, Datagram, Unread, build_udp, read
 
 WIRE = bytes((10, 0, 0, 1, 10, 0, 0, 2)) + struct.pack("!HH", 1000, 2000)
 
@@ -68,3 +68,41 @@ def test_what_never_becomes_whole_goes_after_a_while() -> None:
     fragments.take(memoryview(cut(build_udp(WIRE, bytes(4000)), 1480, ident=1)[0]), 0.0)
     fragments.take(memoryview(cut(build_udp(WIRE, bytes(4000)), 1480, ident=2)[0]), PATIENCE + 1)
     assert len(fragments._open) == 1 and fragments.dropped == 1
+
+
+WIRE6 = bytes(15) + b"\1" + bytes(15) + b"\2" + struct.pack("!HH", 1000, 2000)
+
+
+def cut6(packet: bytes, step: int, ident: int = 7) -> list[bytes]:
+    """The same over IPv6, with a fragment header each."""
+    header, payload = packet[VNET_HEADER : VNET_HEADER + 40], packet[VNET_HEADER + 40 :]
+    found = []
+    for start in range(0, len(payload), step):
+        piece = payload[start : start + step]
+        place = start | (start + step < len(payload))
+        head = header[:4] + struct.pack("!HB", len(piece) + 8, 44) + header[7:]
+        found.append(bytes(VNET_HEADER) + head + struct.pack("!BBHI", 17, 0, place, ident) + piece)
+    return found
+
+
+@given(st.binary(min_size=1, max_size=9000), st.integers(1, 200), st.randoms(use_true_random=False))
+def test_ipv6_fragments_in_any_order_are_the_datagram(payload: bytes, eighths: int, chance: random.Random) -> None:
+    packet = build_udp(WIRE6, payload)
+    pieces = cut6(packet, eighths * 8)
+    assume(len(pieces) > 1)  # one alone is atomic, and no fragment
+    chance.shuffle(pieces)
+    fragments = Fragments()
+    found = [whole for piece in pieces if (whole := fragments.take(memoryview(piece), 0.0)) is not None]
+    assert found == [packet]
+    assert not fragments._open and fragments._bytes == 0
+
+
+@given(st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=100)), max_size=100))
+def test_any_ipv6_fragments_are_taken(pieces: list[tuple[int, bytes]]) -> None:
+    fragments = Fragments()
+    for following, payload in pieces:
+        head = struct.pack("!IHBB", 6 << 28, len(payload), following, 64) + WIRE6[:32]
+        packet = memoryview(bytes(VNET_HEADER) + head + payload)
+        if read(packet, VNET_HEADER) is Unread.FRAGMENT:
+            fragments.take(packet, 0.0)
+    assert len(fragments._open) <= PACKETS

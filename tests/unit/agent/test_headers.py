@@ -18,14 +18,16 @@ from warren.agent.capture.headers import (
     SYN,
     VNET_HEADER,
     Datagram,
+    Echo,
     FlowKey,
     Segment,
     Unread,
+    build_echo,
     build_icmp_error,
+    build_ip,
     build_ipv4,
     build_tcp,
     build_udp,
-    checksum,
     flow_key,
     read,
     reversed_wire_key,
@@ -92,7 +94,7 @@ def test_options_payload_and_flags_count() -> None:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({0: 0x60}, Unread.IPV6),
+        ({0: 0x60}, Unread.PROTOCOL),
         ({0: 0x44}, Unread.MALFORMED),
         ({2: 0xFF}, Unread.MALFORMED),
         ({6: 0x20}, Unread.FRAGMENT),
@@ -128,7 +130,7 @@ def test_total(data: bytes, first: int, protocol: int) -> None:
         got = read(memoryview(packet))
         if isinstance(got, Datagram):
             assert 0 <= got.start <= got.end <= len(packet)
-        assert isinstance(got, Segment | Datagram | Unread)
+        assert isinstance(got, Segment | Datagram | Echo | Unread)
 
 
 @given(st.sampled_from([4, 16]), st.binary(min_size=32, max_size=32), st.integers(0, 65535), st.integers(0, 65535))
@@ -140,5 +142,75 @@ def test_keys(size: int, addresses: bytes, source: int, destination: int) -> Non
     assert back == FlowKey(PROTOCOL_TCP, key.destination, destination, key.source, source)
 
 
-def test_checksum_of_the_rfc() -> None:
-    assert checksum(bytes.fromhex("0001f203f4f5f6f7")) == 0xFFFF - 0xDDF2  # RFC 1071, section 3
+# ---- IPv6
+
+APP6, ORIGIN6 = socket.inet_pton(socket.AF_INET6, "fd77::1"), socket.inet_pton(socket.AF_INET6, "fd00:10::5")
+KEY6 = FlowKey(PROTOCOL_TCP, APP6, 40000, ORIGIN6, 443)
+DATAGRAM6 = build_udp(wire_key(FlowKey(PROTOCOL_UDP, APP6, 40000, ORIGIN6, 53)), b"hello")
+
+
+def by_scapy6(packet: bytes) -> Any:
+    inet6 = pytest.importorskip("scapy.layers.inet6")
+    seen = inet6.IPv6(packet[VNET_HEADER:])
+    fresh = seen.copy()
+    for layer in fresh.layers()[1:2]:
+        field = "chksum" if layer.__name__ in ("TCP", "UDP") else "cksum"
+        delattr(fresh[layer], field)
+    assert bytes(inet6.IPv6(bytes(fresh))) == packet[VNET_HEADER:]
+    return seen
+
+
+def test_ipv6_round_trips() -> None:
+    packet = build_tcp(wire_key(KEY6), 7, 9, SYN | ACK)
+    assert parsed(packet) == Segment(wire_key(KEY6), 7, 9, SYN | ACK, 1)
+    assert by_scapy6(packet).dst == "fd00:10::5"
+    datagram = parsed(DATAGRAM6)
+    assert isinstance(datagram, Datagram) and DATAGRAM6[datagram.start : datagram.end] == b"hello"
+    by_scapy6(DATAGRAM6)
+    asked = build_echo(APP6, ORIGIN6, 5, 6, b"data", reply=False)
+    echo = parsed(asked)
+    assert isinstance(echo, Echo) and (echo.ident, echo.sequence, echo.hops) == (5, 6, 64)
+    assert asked[echo.start : echo.end] == b"data"
+    by_scapy6(asked)
+
+
+def test_an_icmpv6_error_quotes_as_much_as_fits() -> None:
+    long = build_udp(wire_key(FlowKey(PROTOCOL_UDP, APP6, 1, ORIGIN6, 2)), bytes(3000))
+    error = build_icmp_error(1, 3, ORIGIN6, long[VNET_HEADER:])
+    assert len(error) - VNET_HEADER == 1280 and by_scapy6(error).dst == "fd77::1"
+
+
+def chained(*headers: tuple[int, bytes], last: int = PROTOCOL_UDP) -> bytes:
+    """The datagram behind extension headers: (protocol number of the header, its bytes from the second on)."""
+    kinds = [kind for kind, _ in headers] + [last]
+    chain = b"".join(bytes([kinds[index + 1]]) + body for index, (_, body) in enumerate(headers))
+    return build_ip(kinds[0], APP6, ORIGIN6, chain + DATAGRAM6[VNET_HEADER + 40 :])
+
+
+@pytest.mark.parametrize("kind", [0, 43, 60])
+def test_what_stands_behind_extension_headers_is_read(kind: int) -> None:
+    packet = chained((kind, bytes(7)), (60, b"\1" + bytes(14)), (44, bytes(7)))  # the last: an atomic fragment
+    datagram = parsed(packet)
+    assert isinstance(datagram, Datagram) and packet[datagram.start : datagram.end] == b"hello"
+
+
+def test_a_chain_that_never_ends_or_is_cut_off() -> None:
+    assert parsed(chained(*[(60, bytes(7))] * 9)) is Unread.PROTOCOL
+    assert parsed(chained((60, b"\xff" + bytes(6)))) is Unread.MALFORMED
+    assert parsed(chained((44, b"\0\0\1" + bytes(4)))) is Unread.FRAGMENT
+    assert parsed(chained(last=59)) is Unread.PROTOCOL
+
+
+@pytest.mark.parametrize("destination", ["ff02::1", "fe80::1", "febf::1"])
+def test_nothing_of_the_link_is_carried(destination: str) -> None:
+    packet = build_ip(PROTOCOL_UDP, APP6, socket.inet_pton(socket.AF_INET6, destination), bytes(8))
+    assert parsed(packet) is Unread.MULTICAST
+
+
+@given(st.integers(0, 255), st.binary(max_size=200), st.integers(-8, 8))
+def test_total_over_ipv6(following: int, data: bytes, lie: int) -> None:
+    packet = bytearray(build_ip(following, APP6, ORIGIN6, data))
+    packet[VNET_HEADER + 4 : VNET_HEADER + 6] = max(0, len(data) + lie).to_bytes(2, "big")
+    got = parsed(bytes(packet))
+    if isinstance(got, Datagram | Echo):
+        assert VNET_HEADER <= got.start <= got.end <= len(packet)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from warren.agent.names import HOLD_S, RANGES, RESERVED, Full, NameJournal, Names, Owner, choose_range
+from warren.agent.names import (
+    HOLD_S,
+    HOSTS6,
+    RANGES,
+    RESERVED,
+    Full,
+    NameJournal,
+    Names,
+    Owner,
+    choose_host6,
+    choose_range,
+)
 from warren.fabric.core.errors import ConfigError
 
 SMALL = IPv4Network("198.18.0.0/27")  # 15 names
@@ -156,3 +167,9 @@ def test_any_file_can_be_read(tmp_path_factory: pytest.TempPathFactory, data: by
     for content in (data, head + data, head + b'[17, "d", "n", 5]\n' + data):
         path.write_bytes(content)
         NameJournal.open(path, [], [SMALL]).close()
+
+
+def test_the_own_ipv6_address_avoids_what_the_host_has() -> None:
+    assert choose_host6([]) == HOSTS6[0]
+    assert choose_host6([IPv6Network("fd77::/16"), IPv4Network("10.0.0.0/8")]) == HOSTS6[1]
+    assert choose_host6([IPv6Network("fc00::/7")]) is None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -77,3 +77,12 @@ def test_excluded_is_stronger_than_included(included: list[IPv4Network], exclude
     routes += [(network.prefixlen, False) for network in wanted.leave if address in network]
     into_tun = bool(routes) and max(routes, key=lambda route: (route[0], not route[1]))[1]
     assert into_tun == (any(address in n for n in included) and not any(address in n for n in excluded))
+
+
+def test_the_families_do_not_touch_each_other() -> None:
+    site, part, near = IPv6Network("fd00:10::/32"), IPv6Network("fd00:10:5::/48"), IPv6Network("fd00:10:1::/64")
+    local = [LocalNetwork(net("10.0.0.0/8"), "eth0"), LocalNetwork(near, "eth0")]
+    wanted = plan([site, net("192.168.0.0/16")], local, [part, net("0.0.0.0/0")])
+    assert wanted.install == (site,) and set(wanted.leave) == {near, part}
+    assert wanted.suspended == (Suspended(site, near, "eth0"),)
+    assert wanted.excluded == (net("192.168.0.0/16"), part)

@@ -39,3 +39,9 @@ def test_an_answer_comes_back_as_it_was(kind: int, code: int, sequence: int, sou
 def test_any_bytes_are_read(data: bytes) -> None:
     read_request(data)
     read_answer(data)
+
+
+def test_who_answered_by_ipv6() -> None:
+    answer = Answer(EXCEEDED, 0, 7, bytes(range(16)), b"")
+    assert read_answer(pack_answer(answer)) == answer
+    assert read_answer(pack_answer(answer)[:19]) is None
