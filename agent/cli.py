@@ -13,16 +13,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from warren.fabric.core.errors import ConfigError
-from warren.fabric.daemon import diag as diagnosis
-from warren.fabric.daemon import flags
-from warren.fabric.daemon import service as units
+from warren.fabric.daemon import flags, verbs
+from warren.fabric.daemon.diag import Part, as_json
 
 if TYPE_CHECKING:
     from warren.agent.config import AgentConfig
+    from warren.fabric.daemon.service import Unit
 
 app = typer.Typer(no_args_is_help=True, help="Reach private networks from this device.")
-service = typer.Typer(no_args_is_help=True, help="The agent as a service of systemd.")
-app.add_typer(service, name="service")
 
 State = Annotated[
     Path | None,
@@ -196,44 +194,19 @@ def unenrol(state: State = None, socket: Socket = None, config: flags.Config = N
     typer.echo(f"{name} is not enrolled any more. At the edge:  warren device delete {name}")
 
 
-@app.command("config")
-def show_config(config: flags.Config = None) -> None:
-    """Check the file of settings, and show what it comes to, as JSON."""
-    from warren.fabric.daemon.settings import plain
-
-    typer.echo(json.dumps(plain(settings(config, {})), indent=2))
-
-
-@service.command("install")
-def install_service(
-    config: flags.Config = None,
-    show: units.Print = False,
-    start: units.Start = True,
-    directory: units.UnitDirectory = units.UNITS,
-) -> None:
-    """Write a hardened systemd unit, and start it where systemd runs. --print shows it."""
+def _unit(config: AgentConfig, file: Path | None) -> Unit:
     from warren.agent.service import unit
 
-    units.install(unit(settings(config, {}), config), directory, start=start, show=show)
+    return unit(config, file)
 
 
-@service.command("uninstall")
-def uninstall_service(directory: units.UnitDirectory = units.UNITS) -> None:
-    """Stop the service, and remove its unit. Settings and state stay."""
-    units.uninstall("agent", directory)
-
-
-@app.command()
-def diag(file: diagnosis.File, config: flags.Config = None) -> None:
-    """Write one archive for whoever is to find out what is wrong: without keys and tokens."""
+def _parts(config: AgentConfig) -> dict[str, Part]:
     from warren.agent.control import ask
 
-    said = settings(config, {})
+    return {
+        "status.json": lambda: as_json(ask(config.socket, {"do": "status"})),
+        "host.journal": lambda: (config.state / "host.journal").read_text(),
+    }
 
-    def told() -> str:
-        return diagnosis.as_json(ask(said.socket, {"do": "status"}))
 
-    def journal() -> str:
-        return (said.state / "host.journal").read_text()
-
-    diagnosis.write(file, "agent", said, {"status.json": told, "host.journal": journal})
+verbs.add(app, verbs.Daemon("agent", settings, _unit, _parts))

@@ -24,6 +24,9 @@ _MARK = "# Written by `warren {role} service install`; `warren {role} service un
 
 UnitDirectory = Annotated[Path, typer.Option("--unit-dir", metavar="DIR", help="Where units live.")]
 Print = Annotated[bool, typer.Option("--print", help="Print the unit, and do nothing.")]
+TokenFile = Annotated[
+    str | None, typer.Option("--token-file", metavar="FILE", help="The tunnel's token; systemd hands it over.")
+]
 Start = Annotated[bool, typer.Option("--start/--no-start", help="Start it now, and at every start of the host.")]
 
 HARDENED = (
