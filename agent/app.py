@@ -6,8 +6,8 @@ import asyncio
 import signal
 import socket
 import time
-from contextlib import ExitStack
-from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
+from contextlib import AsyncExitStack, ExitStack
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
 import structlog
@@ -19,6 +19,7 @@ from warren.agent.config import AgentConfig, Device, load_device, require_root
 from warren.agent.control import ControlServer, require_free
 from warren.agent.decisions import Decisions
 from warren.agent.dns import DnsFront
+from warren.agent.health import families, ready
 from warren.agent.host import netlink
 from warren.agent.host.guardian import KEPT, Guardian
 from warren.agent.host.journal import Journal
@@ -33,11 +34,13 @@ from warren.agent.udp import UdpJourney
 from warren.fabric.aio import logs
 from warren.fabric.aio.circuits import CircuitSocket
 from warren.fabric.aio.node import Identity, Node
-from warren.fabric.core.errors import ConfigError
+from warren.fabric.core.errors import ConfigError, DeniedError
 from warren.fabric.core.messages import session as say
 from warren.fabric.core.messages.attachment import Offer
 from warren.fabric.core.messages.peer import LABEL as PEER_LABEL
 from warren.fabric.core.reasons import Reason
+from warren.fabric.daemon import metrics
+from warren.fabric.daemon.health import Health, serve_health
 from warren.fabric.daemon.privileges import keep_only, to_write_in
 from warren.fabric.daemon.systemd import notify
 from warren.fabric.engines import choose
@@ -133,10 +136,11 @@ class Agent:
         self.decisions = Decisions(node)
         self.tcp = TcpJourney(self.capture, self.decisions, self.peers, self._names)
         self.udp = UdpJourney(self.capture, self.decisions, self.peers, self._names, own.resolver_address.packed)
-        self.udp.on_refusal = self.tcp.refusals.append
+        self.udp.on_refusal = self.tcp.note
         self.peers.datagrams_ready = self._datagrams_ready
         self.dns = DnsFront(self.capture, node, self.peers, self._names, MARK)
-        self._control = ControlServer(config.socket, {"status": self._status, "down": self._down})
+        commands = {"status": self._status, "down": self._down, "vnet": self._vnet, "metrics": self._metrics}
+        self._control = ControlServer(config.socket, commands)
         self._reviewing: asyncio.Task[None] | None = None
 
     def _identity(self) -> Identity:
@@ -233,8 +237,10 @@ class Agent:
         """Routes as the judge and the local networks have it; the resolver once there is something to resolve."""
         if self.told is None:
             return
+        included = self._included(self.told.cidrs)
+        self._end_flows_outside(included)
         try:
-            await self.routes.set_up(self._included(self.told.cidrs), self._excluded())
+            await self.routes.set_up(included, self._excluded())
             if self.config.dns and self._resolver is None:
                 resolver = open_resolver(self._journal, self.resolver_address)
                 before = await asyncio.to_thread(resolver.install)
@@ -243,6 +249,20 @@ class Agent:
             log.error("the host could not be changed", error=str(error))
         left = self.routes.plan.leave
         self.dns.configure(self.told.zones, self.upstreams, self._captured(self.told.cidrs), left)
+
+    def _end_flows_outside(self, included: list[IPv4Network]) -> None:
+        """Flows to addresses that lead into the TUN no more are ended: their packets would get lost elsewhere."""
+
+        def outside(key: FlowKey) -> bool:
+            return not self._names.is_synthetic(key.destination) and not any(
+                ip_address(key.destination) in network for network in included
+            )
+
+        for flow in [flow for flow in self.tcp.flows.values() if outside(flow.key)]:
+            self.tcp.end(flow, Reason.NO_ROUTE)
+        for datagrams in [flow for flow in self.udp.flows.values() if outside(flow.key)]:
+            self.udp.end(datagrams)
+            self.capture.unreachable(datagrams.key, Reason.NO_ROUTE)
 
     def _included(self, cidrs: tuple[str, ...]) -> list[IPv4Network]:
         """The judge's CIDRs, cut down to the include list."""
@@ -299,6 +319,23 @@ class Agent:
     async def _status(self, asked: dict[str, Any]) -> dict[str, Any]:
         return describe(self)
 
+    async def _vnet(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """The virtual network that the device is in (from now on `use`, if given), and those that may be chosen."""
+        wanted = asked.get("use")
+        if wanted is not None:
+            try:
+                await self.nodes[0].choose(str(wanted))
+            except DeniedError as error:
+                return {"error": str(error)}
+            while self._reviewing is not None and not self._reviewing.done():
+                await asyncio.wait({self._reviewing})
+        if self.told is None:
+            return {"error": "no edge has told yet which virtual networks there are: see `warren agent status`"}
+        return {"vnet": self.told.vnet, "choices": list(self.told.vnets or (self.told.vnet,))}
+
+    async def _metrics(self, asked: dict[str, Any]) -> dict[str, Any]:
+        return {"text": metrics.text([*metrics.process(), *families(self)])}
+
     async def _down(self, asked: dict[str, Any]) -> dict[str, Any]:
         self.stopping.set()
         return {"stopping": True}
@@ -318,14 +355,16 @@ def run(config: AgentConfig) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, agent.stopping.set)
         logs.on_hangup(loop, agent.stopping.set)
-        try:
+        async with AsyncExitStack() as stack:
+            if config.metrics is not None:
+                state = Health(lambda: ready(agent), lambda: families(agent))
+                await stack.enter_async_context(serve_health(config.metrics, state))
+            stack.push_async_callback(agent.close)
             await agent.start()
             notify("READY=1")
             await agent.stopping.wait()
             notify("STOPPING=1")
             log.info("agent stops")
-        finally:
-            await agent.close()
 
     ground = Ground(config)
     try:

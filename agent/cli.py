@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from warren.fabric.daemon.service import Unit
 
 app = typer.Typer(no_args_is_help=True, help="Reach private networks from this device.")
+vnet = typer.Typer(no_args_is_help=True, help="The virtual network that this device is in.")
+app.add_typer(vnet, name="vnet")
 
 State = Annotated[
     Path | None,
@@ -95,6 +97,7 @@ def up(
         typer.Option(help="Leave this CIDR alone whatever the edge routes; stronger than --include. Repeat it."),
     ] = None,
     dns: Annotated[bool | None, typer.Option(help="Point the system's resolver at the agent. [yes]")] = None,
+    metrics: flags.Metrics = None,
     engine: flags.Engine = None,
     controller: flags.Controller = None,
     config: flags.Config = None,
@@ -116,6 +119,7 @@ def up(
         "include": include or None,
         "exclude": exclude or None,
         "dns": dns,
+        "metrics": metrics,
         "engine": engine,
         "controller": controller,
         "log.level": log_level,
@@ -176,6 +180,17 @@ def status(
 
 
 @app.command()
+def metrics(socket: Socket = None, config: flags.Config = None) -> None:
+    """Print the running agent's metrics, in Prometheus's text format.
+
+    To have them scraped over HTTP, run the agent with --metrics ADDRESS:PORT.
+    """
+    from warren.agent.control import ask
+
+    typer.echo(ask(settings(config, {"socket": socket}).socket, {"do": "metrics"})["text"], nl=False)
+
+
+@app.command()
 def unenrol(state: State = None, socket: Socket = None, config: flags.Config = None, yes: flags.Yes = False) -> None:
     """Forget the enrolment: remove this device's key and everything else of it from the state directory.
 
@@ -192,6 +207,51 @@ def unenrol(state: State = None, socket: Socket = None, config: flags.Config = N
         typer.confirm("This device will have to enrol anew, with a new key. Go on?", abort=True, err=True)
     name = unenrol(said.state, said.socket)
     typer.echo(f"{name} is not enrolled any more. At the edge:  warren device delete {name}")
+
+
+@vnet.command("list")
+def list_networks(socket: Socket = None, as_json: flags.Json = False, config: flags.Config = None) -> None:
+    """Show the virtual networks that this device may be in; the one that it is in has a star.
+
+    Example: warren agent vnet list
+    """
+    said = _networks(socket, config)
+    if as_json:
+        typer.echo(json.dumps(said, indent=2))
+        return
+    for name in said["choices"]:
+        typer.echo(f"{'*' if name == said['vnet'] else ' '} {name}")
+
+
+@vnet.command("show")
+def show_network(socket: Socket = None, as_json: flags.Json = False, config: flags.Config = None) -> None:
+    """Show the virtual network that this device is in."""
+    said = _networks(socket, config)
+    typer.echo(json.dumps(said, indent=2) if as_json else said["vnet"])
+
+
+@vnet.command("use")
+def use_network(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="One of those that `warren agent vnet list` shows.")],
+    socket: Socket = None,
+    as_json: flags.Json = False,
+    config: flags.Config = None,
+) -> None:
+    """Put this device in another virtual network: its routes, its names, and every new flow.
+
+    The edge remembers it. Open flows go on in the network where they began, as long as their address is routed in the
+    new one too; the others are reset.
+
+    Example: warren agent vnet use plant
+    """
+    said = _networks(socket, config, use=name)
+    typer.echo(json.dumps(said, indent=2) if as_json else f"this device is in virtual network {said['vnet']}")
+
+
+def _networks(socket: Path | None, config: Path | None, **more: str) -> dict[str, Any]:
+    from warren.agent.control import ask
+
+    return ask(settings(config, {"socket": socket}).socket, {"do": "vnet", **more})
 
 
 def _unit(config: AgentConfig, file: Path | None) -> Unit:

@@ -15,6 +15,7 @@ from warren.fabric.core.engine import Controller
 from warren.fabric.core.errors import ConfigError, DeniedError
 from warren.fabric.daemon.settings import LogSettings
 from warren.fabric.engines import EngineName
+from warren.fabric.daemon.settings import Endpoint, LogSettings
 from warren.fabric.identity import files, keys, statements
 
 STATE = Path("/var/lib/warren/agent")
@@ -50,6 +51,8 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     engine: EngineName = "auto"
     controller: Controller = "warren"
     """Congestion control of the native engine."""
+    metrics: Endpoint | None = None
+    """Where /ready and /metrics are served; None: nowhere. `warren agent metrics` asks by the control socket."""
     log: LogSettings = LogSettings()
 
 

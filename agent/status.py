@@ -27,6 +27,7 @@ def describe(agent: Agent) -> dict[str, Any]:
     return {
         "device": {"id": agent.device.id, "name": agent.device.name},
         "vnet": agent.told.vnet if agent.told else "",
+        "vnet_choices": list(agent.told.vnets) if agent.told else [],
         "engine": agent.engine.name,
         "controller": agent.engine.controller,
         "interface": agent.config.interface,
