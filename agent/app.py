@@ -23,6 +23,7 @@ from warren.agent.health import families, ready
 from warren.agent.host import netlink
 from warren.agent.host.guardian import KEPT, Guardian
 from warren.agent.host.journal import Journal
+from warren.agent.host.resolved import routing_domains
 from warren.agent.host.resolver import SystemResolver, open_resolver
 from warren.agent.host.routes import MARK, HostRoutes, NetworkChanges
 from warren.agent.host.undo import UNDOERS
@@ -241,14 +242,26 @@ class Agent:
         self._end_flows_outside(included)
         try:
             await self.routes.set_up(included, self._excluded())
-            if self.config.dns and self._resolver is None:
-                resolver = open_resolver(self._journal, self.resolver_address)
-                before = await asyncio.to_thread(resolver.install)
-                self._resolver, self.upstreams = resolver, before.nameservers
+            if self.config.dns:
+                await self._point_resolver(self.told)
         except ConfigError as error:
             log.error("the host could not be changed", error=str(error))
         left = self.routes.plan.leave
         self.dns.configure(self.told.zones, self.upstreams, self._captured(self.told.cidrs), left)
+
+    async def _point_resolver(self, told: say.Network) -> None:
+        """Raises ConfigError."""
+        networks = [*self._captured(told.cidrs), self._names.journal.names.network]
+        domains = routing_domains(told.zones, networks)
+        if self._resolver is None:
+            resolver = await asyncio.to_thread(
+                open_resolver, self._journal, self.resolver_address, self.config.interface
+            )
+            before = await asyncio.to_thread(resolver.install, domains)
+            self._resolver = resolver
+        else:
+            before = await asyncio.to_thread(self._resolver.follow, domains)
+        self.upstreams = before.nameservers
 
     def _end_flows_outside(self, included: list[IPv4Network]) -> None:
         """Flows to addresses that lead into the TUN no more are ended: their packets would get lost elsewhere."""
@@ -280,12 +293,14 @@ class Agent:
         """Whose names are asked of connectors: what leads into the TUN, and IPv6, which has no local part yet."""
         return [*self.routes.plan.install, *(n for c in cidrs if isinstance(n := ip_network(c), IPv6Network))]
 
-    def resolver_state(self) -> str:
+    async def resolver_state(self) -> str:
+        """In words."""
         if not self.config.dns:
             return "not set: --no-dns"
         if self._resolver is None:
             return "not set yet"
-        return "set" if self._resolver.still_ours() else "changed by another program"
+        ours = await asyncio.to_thread(self._resolver.still_ours)
+        return self._resolver.way if ours else "changed by another program"
 
     # ---- the capture's handler ----
 
@@ -317,7 +332,7 @@ class Agent:
     # ---- control ----
 
     async def _status(self, asked: dict[str, Any]) -> dict[str, Any]:
-        return describe(self)
+        return describe(self, await self.resolver_state())
 
     async def _vnet(self, asked: dict[str, Any]) -> dict[str, Any]:
         """The virtual network that the device is in (from now on `use`, if given), and those that may be chosen."""

@@ -15,7 +15,7 @@ async def ready(agent: Agent) -> tuple[bool, dict[str, Any]]:
     """Ready: an edge has told what may be captured, and can be asked now."""
     edges = [{"edge": str(node.edge), "state": node.state, "reason": node.reason} for node in agent.nodes]
     connected = any(node.state == "connected" for node in agent.nodes)
-    more = {"device": agent.device.name, "resolver": agent.resolver_state(), "edges": edges}
+    more = {"device": agent.device.name, "resolver": await agent.resolver_state(), "edges": edges}
     return connected and agent.told is not None, more
 
 

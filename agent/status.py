@@ -22,8 +22,8 @@ SHOWN = 20
 """Flows on the screen, those that are open last."""
 
 
-def describe(agent: Agent) -> dict[str, Any]:
-    """Everything, as plain values."""
+def describe(agent: Agent, resolver: str) -> dict[str, Any]:
+    """Everything, as plain values. `resolver`: how the system's is set, in words."""
     return {
         "device": {"id": agent.device.id, "name": agent.device.name},
         "vnet": agent.told.vnet if agent.told else "",
@@ -42,7 +42,7 @@ def describe(agent: Agent) -> dict[str, Any]:
         },
         "dns": {
             "resolver": str(agent.resolver_address),
-            "system": agent.resolver_state(),
+            "system": resolver,
             "zones": list(agent.told.zones) if agent.told else [],
             "before": list(agent.upstreams),
         },
