@@ -1,4 +1,4 @@
-"""The verbs that every daemon has, beside `run` or `up`: `config`, `service install`, `service uninstall`, `diag`.
+"""The verbs that every daemon has, beside `run` or `up`: `config`, `service`, `ready`, `diag`.
 
 A role says what is its own (`Daemon`), and gets the commands. What they need is imported when they run.
 """
@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 import msgspec
 import typer
 
+from warren.fabric.core.errors import ConfigError, WarrenError
 from warren.fabric.daemon import diag, flags, service
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -39,6 +40,7 @@ def add(app: typer.Typer, daemon: Daemon[T], *, takes_token: bool = False) -> No
     group.command("install")(_install_with_token(daemon) if takes_token else _install(daemon))
     group.command("uninstall")(_uninstall(daemon))
     app.add_typer(group, name="service")
+    app.command("ready")(_ready(daemon))
     app.command("diag")(_diag(daemon))
 
 
@@ -50,6 +52,27 @@ def _config(daemon: Daemon[T]) -> Callable[..., None]:
         typer.echo(json.dumps(plain(daemon.settings(config, {})), indent=2))
 
     return config
+
+
+def _ready(daemon: Daemon[T]) -> Callable[..., None]:
+    def ready(metrics: flags.Metrics = None, config: flags.Config = None) -> None:
+        """Ask the running daemon whether it is ready: what its /ready says; the exit code is 0 only if it is.
+
+        For health checks where there is no curl. The daemon has to run with --metrics, or `metrics` in its settings.
+        """
+        address = getattr(daemon.settings(config, {"metrics": metrics}), "metrics", None)
+        if address is None:
+            raise ConfigError("no address to ask: give --metrics ADDRESS:PORT, as to the daemon")
+        try:
+            said = diag.fetch(f"http://{diag.reachable(address)}/ready")
+            there = bool(json.loads(said)["ready"])
+        except (OSError, ValueError, KeyError, TypeError):
+            raise WarrenError(f"no {daemon.role} answers on {address}: does it run, with --metrics?") from None
+        typer.echo(said, nl=False)
+        if not there:
+            raise typer.Exit(1)
+
+    return ready
 
 
 def _install(daemon: Daemon[T]) -> Callable[..., None]:
