@@ -1,7 +1,7 @@
 """What the images run, run in the lab: as their user, without a capability, in folders as the Dockerfile makes them.
 
-No container engine is needed: what the build stage installs is tried by tests/loopback/test_installing.py; the RUN step of
-the runtime stage is run in the lab's hosts, and so are entry points, commands and health checks.
+No container engine is needed: what the build stage installs is tried by tests/loopback/test_installing.py; the RUN step
+of the runtime stage is run in the lab's hosts, and so are entry points, commands and health checks.
 """
 
 from __future__ import annotations

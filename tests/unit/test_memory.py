@@ -14,7 +14,7 @@ BOUND = re.compile(r"[A-Z][A-Z_]*_(MAX|LIMIT|MAX_BYTES)|MAX_[A-Z_]+")
 NO_MEMORY = {
     *("LABEL_MAX", "NAME_MAX", "MAX_NAME", "TTL_MAX"),  # of DNS itself
     *("CIDR_LIMIT", "COUNTER_LIMIT", "OFFSET_LIMIT", "PORT_LIMIT", "PATH_LIMIT"),  # of values
-    "MAX_UDP_PAYLOAD",
+    *("MAX_UDP_PAYLOAD", "MAX_PREFIX"),
 }
 """Limits of a value, which hold nothing."""
 
