@@ -13,9 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from warren.fabric.core.engine import Controller
 from warren.fabric.core.errors import ConfigError, DeniedError
-from warren.fabric.daemon.settings import LogSettings
-from warren.fabric.engines import EngineName
 from warren.fabric.daemon.settings import Endpoint, LogSettings
+from warren.fabric.engines import EngineName
 from warren.fabric.identity import files, keys, statements
 
 STATE = Path("/var/lib/warren/agent")
