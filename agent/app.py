@@ -6,8 +6,8 @@ import asyncio
 import signal
 import socket
 import time
-from contextlib import ExitStack
-from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
+from contextlib import AsyncExitStack, ExitStack
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
 import structlog
@@ -19,9 +19,11 @@ from warren.agent.config import AgentConfig, Device, load_device, require_root
 from warren.agent.control import ControlServer, require_free
 from warren.agent.decisions import Decisions
 from warren.agent.dns import DnsFront
+from warren.agent.health import families, ready
 from warren.agent.host import netlink
 from warren.agent.host.guardian import KEPT, Guardian
 from warren.agent.host.journal import Journal
+from warren.agent.host.resolved import routing_domains
 from warren.agent.host.resolver import SystemResolver, open_resolver
 from warren.agent.host.routes import MARK, HostRoutes, Network, NetworkChanges
 from warren.agent.host.undo import UNDOERS
@@ -33,11 +35,13 @@ from warren.agent.udp import UdpJourney
 from warren.fabric.aio import logs
 from warren.fabric.aio.circuits import CircuitSocket
 from warren.fabric.aio.node import Identity, Node
-from warren.fabric.core.errors import ConfigError
+from warren.fabric.core.errors import ConfigError, DeniedError
 from warren.fabric.core.messages import session as say
 from warren.fabric.core.messages.attachment import Offer
 from warren.fabric.core.messages.peer import LABEL as PEER_LABEL
 from warren.fabric.core.reasons import Reason
+from warren.fabric.daemon import metrics
+from warren.fabric.daemon.health import Health, serve_health
 from warren.fabric.daemon.privileges import keep_only, to_write_in
 from warren.fabric.daemon.systemd import notify
 from warren.fabric.engines import choose
@@ -158,10 +162,11 @@ class Agent:
         self.tcp = TcpJourney(self.capture, self.decisions, self.peers, self._names)
         routers = (own.resolver_address.packed, *([six[2].packed] if six else []))
         self.udp = UdpJourney(self.capture, self.decisions, self.peers, self._names, routers)
-        self.udp.on_refusal = self.tcp.refusals.append
+        self.udp.on_refusal = self.tcp.note
         self.peers.datagrams_ready = self._datagrams_ready
         self.dns = DnsFront(self.capture, node, self.peers, self._names, MARK)
-        self._control = ControlServer(config.socket, {"status": self._status, "down": self._down})
+        commands = {"status": self._status, "down": self._down, "vnet": self._vnet, "metrics": self._metrics}
+        self._control = ControlServer(config.socket, commands)
         self._reviewing: asyncio.Task[None] | None = None
 
     def _identity(self) -> Identity:
@@ -258,17 +263,45 @@ class Agent:
         """Routes as the judge and the local networks have it; the resolver once there is something to resolve."""
         if self.told is None:
             return
+        included = self._included(self.told.cidrs)
+        self._end_flows_outside(included)
         try:
-            await self.routes.set_up(self._included(self.told.cidrs), self._excluded())
-            if self.config.dns and self._resolver is None:
-                resolver = open_resolver(self._journal, self.resolver_address)
-                before = await asyncio.to_thread(resolver.install)
-                self._resolver, self.upstreams = resolver, before.nameservers
+            await self.routes.set_up(included, self._excluded())
+            if self.config.dns:
+                await self._point_resolver(self.told)
         except ConfigError as error:
             log.error("the host could not be changed", error=str(error))
         self._names.network6 = self._network6 if self.routes.six else None
         left = self.routes.plan.leave
         self.dns.configure(self.told.zones, self.upstreams, self.routes.plan.install, left)
+
+    async def _point_resolver(self, told: say.Network) -> None:
+        """Raises ConfigError."""
+        networks = [*self.routes.plan.install, self._names.journal.names.network]
+        domains = routing_domains(told.zones, networks)
+        if self._resolver is None:
+            resolver = await asyncio.to_thread(
+                open_resolver, self._journal, self.resolver_address, self.config.interface
+            )
+            before = await asyncio.to_thread(resolver.install, domains)
+            self._resolver = resolver
+        else:
+            before = await asyncio.to_thread(self._resolver.follow, domains)
+        self.upstreams = before.nameservers
+
+    def _end_flows_outside(self, included: list[Network]) -> None:
+        """Flows to addresses that lead into the TUN no more are ended: their packets would get lost elsewhere."""
+
+        def outside(key: FlowKey) -> bool:
+            return not self._names.is_synthetic(key.destination) and not any(
+                ip_address(key.destination) in network for network in included
+            )
+
+        for flow in [flow for flow in self.tcp.flows.values() if outside(flow.key)]:
+            self.tcp.end(flow, Reason.NO_ROUTE)
+        for datagrams in [flow for flow in self.udp.flows.values() if outside(flow.key)]:
+            self.udp.end(datagrams)
+            self.capture.unreachable(datagrams.key, Reason.NO_ROUTE)
 
     def _included(self, cidrs: tuple[str, ...]) -> list[Network]:
         """The judge's CIDRs, cut down to the include list."""
@@ -282,12 +315,14 @@ class Agent:
     def _excluded(self) -> list[Network]:
         return [ip_network(cidr) for cidr in self.config.exclude]
 
-    def resolver_state(self) -> str:
+    async def resolver_state(self) -> str:
+        """In words."""
         if not self.config.dns:
             return "not set: --no-dns"
         if self._resolver is None:
             return "not set yet"
-        return "set" if self._resolver.still_ours() else "changed by another program"
+        ours = await asyncio.to_thread(self._resolver.still_ours)
+        return self._resolver.way if ours else "changed by another program"
 
     # ---- the capture's handler ----
 
@@ -319,7 +354,24 @@ class Agent:
     # ---- control ----
 
     async def _status(self, asked: dict[str, Any]) -> dict[str, Any]:
-        return describe(self)
+        return describe(self, await self.resolver_state())
+
+    async def _vnet(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """The virtual network that the device is in (from now on `use`, if given), and those that may be chosen."""
+        wanted = asked.get("use")
+        if wanted is not None:
+            try:
+                await self.nodes[0].choose(str(wanted))
+            except DeniedError as error:
+                return {"error": str(error)}
+            while self._reviewing is not None and not self._reviewing.done():
+                await asyncio.wait({self._reviewing})
+        if self.told is None:
+            return {"error": "no edge has told yet which virtual networks there are: see `warren agent status`"}
+        return {"vnet": self.told.vnet, "choices": list(self.told.vnets or (self.told.vnet,))}
+
+    async def _metrics(self, asked: dict[str, Any]) -> dict[str, Any]:
+        return {"text": metrics.text([*metrics.process(), *families(self)])}
 
     async def _down(self, asked: dict[str, Any]) -> dict[str, Any]:
         self.stopping.set()
@@ -340,14 +392,16 @@ def run(config: AgentConfig) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, agent.stopping.set)
         logs.on_hangup(loop, agent.stopping.set)
-        try:
+        async with AsyncExitStack() as stack:
+            if config.metrics is not None:
+                state = Health(lambda: ready(agent), lambda: families(agent))
+                await stack.enter_async_context(serve_health(config.metrics, state))
+            stack.push_async_callback(agent.close)
             await agent.start()
             notify("READY=1")
             await agent.stopping.wait()
             notify("STOPPING=1")
             log.info("agent stops")
-        finally:
-            await agent.close()
 
     ground = Ground(config)
     try:

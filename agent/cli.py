@@ -8,21 +8,21 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from warren.fabric.core.errors import ConfigError
-from warren.fabric.daemon import diag as diagnosis
-from warren.fabric.daemon import flags
-from warren.fabric.daemon import service as units
+from warren.fabric.daemon import flags, verbs
+from warren.fabric.daemon.diag import Part, as_json
 
 if TYPE_CHECKING:
     from warren.agent.config import AgentConfig
+    from warren.fabric.daemon.service import Unit
 
 app = typer.Typer(no_args_is_help=True, help="Reach private networks from this device.")
-service = typer.Typer(no_args_is_help=True, help="The agent as a service of systemd.")
-app.add_typer(service, name="service")
+vnet = typer.Typer(no_args_is_help=True, help="The virtual network that this device is in.")
+app.add_typer(vnet, name="vnet")
 
 State = Annotated[
     Path | None,
@@ -97,6 +97,7 @@ def up(
         typer.Option(help="Leave this CIDR alone whatever the edge routes; stronger than --include. Repeat it."),
     ] = None,
     dns: Annotated[bool | None, typer.Option(help="Point the system's resolver at the agent. [yes]")] = None,
+    metrics: flags.Metrics = None,
     engine: flags.Engine = None,
     controller: flags.Controller = None,
     config: flags.Config = None,
@@ -118,6 +119,7 @@ def up(
         "include": include or None,
         "exclude": exclude or None,
         "dns": dns,
+        "metrics": metrics,
         "engine": engine,
         "controller": controller,
         "log.level": log_level,
@@ -178,6 +180,17 @@ def status(
 
 
 @app.command()
+def metrics(socket: Socket = None, config: flags.Config = None) -> None:
+    """Print the running agent's metrics, in Prometheus's text format.
+
+    To have them scraped over HTTP, run the agent with --metrics ADDRESS:PORT.
+    """
+    from warren.agent.control import ask
+
+    typer.echo(ask(settings(config, {"socket": socket}).socket, {"do": "metrics"})["text"], nl=False)
+
+
+@app.command()
 def unenrol(state: State = None, socket: Socket = None, config: flags.Config = None, yes: flags.Yes = False) -> None:
     """Forget the enrolment: remove this device's key and everything else of it from the state directory.
 
@@ -196,44 +209,64 @@ def unenrol(state: State = None, socket: Socket = None, config: flags.Config = N
     typer.echo(f"{name} is not enrolled any more. At the edge:  warren device delete {name}")
 
 
-@app.command("config")
-def show_config(config: flags.Config = None) -> None:
-    """Check the file of settings, and show what it comes to, as JSON."""
-    from warren.fabric.daemon.settings import plain
+@vnet.command("list")
+def list_networks(socket: Socket = None, as_json: flags.Json = False, config: flags.Config = None) -> None:
+    """Show the virtual networks that this device may be in; the one that it is in has a star.
 
-    typer.echo(json.dumps(plain(settings(config, {})), indent=2))
+    Example: warren agent vnet list
+    """
+    said = _networks(socket, config)
+    if as_json:
+        typer.echo(json.dumps(said, indent=2))
+        return
+    for name in said["choices"]:
+        typer.echo(f"{'*' if name == said['vnet'] else ' '} {name}")
 
 
-@service.command("install")
-def install_service(
+@vnet.command("show")
+def show_network(socket: Socket = None, as_json: flags.Json = False, config: flags.Config = None) -> None:
+    """Show the virtual network that this device is in."""
+    said = _networks(socket, config)
+    typer.echo(json.dumps(said, indent=2) if as_json else said["vnet"])
+
+
+@vnet.command("use")
+def use_network(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="One of those that `warren agent vnet list` shows.")],
+    socket: Socket = None,
+    as_json: flags.Json = False,
     config: flags.Config = None,
-    show: units.Print = False,
-    start: units.Start = True,
-    directory: units.UnitDirectory = units.UNITS,
 ) -> None:
-    """Write a hardened systemd unit, and start it where systemd runs. --print shows it."""
-    from warren.agent.service import unit
+    """Put this device in another virtual network: its routes, its names, and every new flow.
 
-    units.install(unit(settings(config, {}), config), directory, start=start, show=show)
+    The edge remembers it. Open flows go on in the network where they began, as long as their address is routed in the
+    new one too; the others are reset.
+
+    Example: warren agent vnet use plant
+    """
+    said = _networks(socket, config, use=name)
+    typer.echo(json.dumps(said, indent=2) if as_json else f"this device is in virtual network {said['vnet']}")
 
 
-@service.command("uninstall")
-def uninstall_service(directory: units.UnitDirectory = units.UNITS) -> None:
-    """Stop the service, and remove its unit. Settings and state stay."""
-    units.uninstall("agent", directory)
-
-
-@app.command()
-def diag(file: diagnosis.File, config: flags.Config = None) -> None:
-    """Write one archive for whoever is to find out what is wrong: without keys and tokens."""
+def _networks(socket: Path | None, config: Path | None, **more: str) -> dict[str, Any]:
     from warren.agent.control import ask
 
-    said = settings(config, {})
+    return ask(settings(config, {"socket": socket}).socket, {"do": "vnet", **more})
 
-    def told() -> str:
-        return diagnosis.as_json(ask(said.socket, {"do": "status"}))
 
-    def journal() -> str:
-        return (said.state / "host.journal").read_text()
+def _unit(config: AgentConfig, file: Path | None) -> Unit:
+    from warren.agent.service import unit
 
-    diagnosis.write(file, "agent", said, {"status.json": told, "host.journal": journal})
+    return unit(config, file)
+
+
+def _parts(config: AgentConfig) -> dict[str, Part]:
+    from warren.agent.control import ask
+
+    return {
+        "status.json": lambda: as_json(ask(config.socket, {"do": "status"})),
+        "host.journal": lambda: (config.state / "host.journal").read_text(),
+    }
+
+
+verbs.add(app, verbs.Daemon("agent", settings, _unit, _parts))

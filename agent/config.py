@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from warren.fabric.core.engine import Controller
 from warren.fabric.core.errors import ConfigError, DeniedError
-from warren.fabric.daemon.settings import LogSettings
+from warren.fabric.daemon.settings import Endpoint, LogSettings
 from warren.fabric.engines import EngineName
 from warren.fabric.identity import files, keys, statements
 
@@ -50,6 +50,8 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     engine: EngineName = "auto"
     controller: Controller = "warren"
     """Congestion control of the native engine."""
+    metrics: Endpoint | None = None
+    """Where /ready and /metrics are served; None: nowhere. `warren agent metrics` asks by the control socket."""
     log: LogSettings = LogSettings()
 
 

@@ -22,11 +22,12 @@ SHOWN = 20
 """Flows on the screen, those that are open last."""
 
 
-def describe(agent: Agent) -> dict[str, Any]:
-    """Everything, as plain values."""
+def describe(agent: Agent, resolver: str) -> dict[str, Any]:
+    """Everything, as plain values. `resolver`: how the system's is set, in words."""
     return {
         "device": {"id": agent.device.id, "name": agent.device.name},
         "vnet": agent.told.vnet if agent.told else "",
+        "vnet_choices": list(agent.told.vnets) if agent.told else [],
         "engine": agent.engine.name,
         "controller": agent.engine.controller,
         "interface": agent.config.interface,
@@ -42,7 +43,7 @@ def describe(agent: Agent) -> dict[str, Any]:
         },
         "dns": {
             "resolver": str(agent.resolver_address),
-            "system": agent.resolver_state(),
+            "system": resolver,
             "zones": list(agent.told.zones) if agent.told else [],
             "before": list(agent.upstreams),
         },

@@ -10,7 +10,7 @@ import ipaddress
 import os
 import socket
 import time
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -112,6 +112,7 @@ class TcpJourney:
         self.capture = capture
         self.flows: dict[FlowKey, TcpFlow] = {}
         self.refusals: deque[Refusal] = deque(maxlen=REFUSALS)
+        self.refusal_counts: Counter[Reason] = Counter()
         self.ended: deque[TcpFlow] = deque(maxlen=REFUSALS)
         self.opened = 0
         self._decisions = decisions
@@ -175,8 +176,13 @@ class TcpJourney:
             return
         log.debug("flow refused", destination=flow.destination, reason=reason.word, detail=detail)
         self.flows.pop(flow.key, None)
-        self.refusals.append(Refusal(time.time(), flow.destination, reason, detail))
+        self.note(Refusal(time.time(), flow.destination, reason, detail))
         self.capture.refuse(flow.key, reason)
+
+    def note(self, refusal: Refusal) -> None:
+        """For status and metrics; of every protocol."""
+        self.refusals.append(refusal)
+        self.refusal_counts[refusal.reason] += 1
 
     def _done(self, flow: TcpFlow) -> None:
         if self.flows.pop(flow.key, None) is not None:
@@ -185,6 +191,15 @@ class TcpJourney:
         if flow.opening is not None:
             flow.opening.settled()
         self.capture.forget(flow.key)
+
+    def end(self, flow: TcpFlow, reason: Reason) -> None:
+        """Ends a flow from here: a reset for the app, or an answer to its held SYN."""
+        if flow.pump is not None:
+            flow.pump.abandon()
+            return
+        self.cancelled(flow.key)
+        self.note(Refusal(time.time(), flow.destination, reason, ""))
+        self.capture.refuse(flow.key, reason)
 
     def close(self) -> None:
         """Resets every flow, so that no app waits for an agent that is gone."""

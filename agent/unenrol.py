@@ -40,8 +40,10 @@ def unenrol(state: Path, socket: Path) -> str:
         (state / "host.lock").unlink(missing_ok=True)
     finally:
         journal.close()
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # not empty, or not ours to remove
         state.rmdir()
+        if state.parent.name == "warren":
+            state.parent.rmdir()
     return name
 
 

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from warren.fabric.daemon import diag as diagnosis
-from warren.fabric.daemon import flags
-from warren.fabric.daemon import service as units
+from warren.fabric.daemon import flags, verbs
 
 if TYPE_CHECKING:
     from warren.connector.config import ConnectorConfig
+    from warren.fabric.daemon.service import Unit
 
 app = typer.Typer(
     no_args_is_help=True, help="Run a connector inside a private network: it dials out and opens no port."
 )
-service = typer.Typer(no_args_is_help=True, help="The connector as a service of systemd.")
-app.add_typer(service, name="service")
 
 
 def settings(config: Path | None, given: Mapping[str, object]) -> ConnectorConfig:
@@ -84,40 +80,10 @@ def run(
     run_connector(said, said.read_token(token_file))
 
 
-@app.command("config")
-def show_config(config: flags.Config = None) -> None:
-    """Check the file of settings, and show what it comes to, as JSON."""
-    from warren.fabric.daemon.settings import plain
-
-    typer.echo(json.dumps(plain(settings(config, {})), indent=2))
-
-
-@service.command("install")
-def install_service(
-    token_file: Annotated[
-        str | None, typer.Option("--token-file", metavar="FILE", help="The tunnel's token; systemd hands it over.")
-    ] = None,
-    config: flags.Config = None,
-    show: units.Print = False,
-    start: units.Start = True,
-    directory: units.UnitDirectory = units.UNITS,
-) -> None:
-    """Write a hardened systemd unit, and start it where systemd runs. --print shows it."""
+def _unit(config: ConnectorConfig, file: Path | None) -> Unit:
     from warren.connector.service import unit
 
-    units.install(unit(settings(config, {}), config, token_file), directory, start=start, show=show)
+    return unit(config, file)
 
 
-@service.command("uninstall")
-def uninstall_service(directory: units.UnitDirectory = units.UNITS) -> None:
-    """Stop the service, and remove its unit. Settings and state stay."""
-    units.uninstall("connector", directory)
-
-
-@app.command()
-def diag(file: diagnosis.File, config: flags.Config = None) -> None:
-    """Write one archive for whoever is to find out what is wrong: without keys and tokens.
-
-    With `metrics` in the settings, what the running connector says of itself is in it.
-    """
-    diagnosis.write(file, "connector", settings(config, {}), {})
+verbs.add(app, verbs.Daemon("connector", settings, _unit, lambda config: {}), takes_token=True)

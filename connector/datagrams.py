@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import Callable
+from typing import Literal
 
 from warren.fabric.core.connector_peer import ConnectorPeer
 from warren.fabric.core.flow import Flow
+
+Drop = Literal["kernel", "queue", "malformed", "failed"]
+"""Why: no room in the kernel towards the origin, or in the queue towards the agent; an echo request that can't be read;
+an error of the socket that means nothing to the app."""
+Drops = Counter[Drop]
+"""How many, of all flows of one protocol."""
 
 
 class DatagramFlow:
@@ -21,6 +29,7 @@ class DatagramFlow:
         idle: float,
         flush: Callable[[], None],
         done: Callable[[Flow], None],
+        drops: Drops,
     ) -> None:
         self._peer = peer
         self._flow = flow
@@ -29,8 +38,7 @@ class DatagramFlow:
         self._flush = flush
         self._done = done
         self._loop = asyncio.get_running_loop()
-        self.dropped = 0
-        """Datagrams that the kernel or the queue towards the agent had no room for."""
+        self._drops = drops
         self._used = self._loop.time()
         self._loop.add_reader(sock.fileno(), self._readable)
         self._timer = self._loop.call_later(idle, self._look)
@@ -38,6 +46,11 @@ class DatagramFlow:
     def send(self, payload: bytes) -> None:
         """A datagram of the app's."""
         raise NotImplementedError
+
+    def _pass_on(self, payload: bytes) -> None:
+        """To the agent."""
+        if not self._peer.send_datagram(self._flow, payload):
+            self._drops["queue"] += 1
 
     def _readable(self) -> None:
         raise NotImplementedError

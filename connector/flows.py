@@ -10,7 +10,7 @@ from collections.abc import Callable
 import structlog
 
 from warren.connector import resolve
-from warren.connector.datagrams import DatagramFlow
+from warren.connector.datagrams import DatagramFlow, Drops
 from warren.connector.dial import dial
 from warren.connector.gate import Gate
 from warren.connector.icmp import EchoFlow
@@ -55,6 +55,8 @@ class Counts:
         self.changed = asyncio.Event()
         """Set when a flow has ended."""
         self.refused: dict[Reason, int] = {}
+        self.dropped: dict[str, Drops] = {"udp": Drops(), "icmp": Drops()}
+        """Datagrams that were not passed on, by protocol and why."""
         self.nameservers = Nameservers()
         """Asked by all peer connections, and bounded for all of them together."""
 
@@ -165,10 +167,11 @@ class Flows:
         """UDP and ICMP have nobody to wait for. Raises DeniedError."""
         if self._peer.closed or flow.id not in self._peer.flows:
             return
+        drops = self._counts.dropped[message.protocol]
         if message.protocol == "udp":
-            flow.owner = UdpFlow(self._peer, flow, address, message.port, self._flush, self._done)
+            flow.owner = UdpFlow(self._peer, flow, address, message.port, self._flush, self._done, drops)
         else:
-            flow.owner = EchoFlow(self._peer, flow, address, self._flush, self._done)
+            flow.owner = EchoFlow(self._peer, flow, address, self._flush, self._done, drops)
         self._counts.open += 1
         self._counts.opened += 1
         self._peer.opened(flow, address)

@@ -44,6 +44,11 @@ def families(connector: Connector) -> list[Family]:
         for circuit_socket in node.sockets:
             dropped.update(circuit_socket.dropped)
     up = tuple(({"edge": str(node.edge)}, int(node.state == "connected")) for node in connector.nodes)
+    drops = tuple(
+        ({"protocol": protocol, "reason": reason}, count)
+        for protocol, reasons in counts.dropped.items()
+        for reason, count in sorted(reasons.items())
+    )
     return [
         Family("warren_connector_edge_connected", "gauge", "Attached to this edge, and accepted.", up),
         gauge("warren_connector_draining", "Being stopped: no new flows.", int(connector.draining)),
@@ -51,6 +56,7 @@ def families(connector: Connector) -> list[Family]:
         gauge("warren_connector_flows", "Flows that are open.", counts.open),
         counter("warren_connector_flows_opened_total", "Flows that were opened.", counts.opened),
         counted("warren_connector_flows_refused_total", "Flows that were refused.", "reason", refused),
+        Family("warren_connector_datagrams_dropped_total", "counter", "UDP and ICMP that was not passed on.", drops),
         counted("warren_connector_packets_dropped_total", "Packets from edges that were dropped.", "reason", dropped),
     ]
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from warren.connector.datagrams import DatagramFlow
+from warren.connector.datagrams import DatagramFlow, Drops
 from warren.fabric.core.checksum import checksum
 from warren.fabric.core.connector_peer import ConnectorPeer
 from warren.fabric.core.echo import EXCEEDED, REPLY, UNREACHABLE, Answer, pack_answer, read_request
@@ -82,6 +82,7 @@ class EchoFlow(DatagramFlow):
         address: str,
         flush: Callable[[], None],
         done: Callable[[Flow], None],
+        drops: Drops,
     ) -> None:
         """Raises DeniedError if neither kind of socket can be had."""
         self._kind = _V6 if ":" in address else _V4
@@ -90,13 +91,13 @@ class EchoFlow(DatagramFlow):
         self._origin = socket.inet_pton(self._kind.family, address.partition("%")[0])
         self._ident = int.from_bytes(os.urandom(2), "big")
         self._hops = 0
-        super().__init__(peer, flow, sock, IDLE, flush, done)
+        super().__init__(peer, flow, sock, IDLE, flush, done, drops)
 
     def send(self, payload: bytes) -> None:
         """An echo request of the app's."""
         request = read_request(payload)
         if request is None or self._socket.fileno() < 0:
-            self.dropped += 1
+            self._drops["malformed"] += request is None
             return
         self._used = self._loop.time()
         message = _ICMP.pack(self._kind.echo, 0, 0, self._ident, request.sequence) + request.data
@@ -109,7 +110,7 @@ class EchoFlow(DatagramFlow):
                 self._socket.setsockopt(self._kind.level, self._kind.hops, request.hops)
             self._socket.sendto(message, (self._address, 0))
         except BlockingIOError:
-            self.dropped += 1
+            self._drops["kernel"] += 1
         except OSError:
             self._read_errors()
 
@@ -156,7 +157,7 @@ class EchoFlow(DatagramFlow):
 
     def _answer(self, answer: Answer) -> None:
         self._used = self._loop.time()
-        self.dropped += not self._peer.send_datagram(self._flow, pack_answer(answer))
+        self._pass_on(pack_answer(answer))
 
 
 def _open(wanted: _Family) -> tuple[socket.socket, bool]:

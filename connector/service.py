@@ -12,9 +12,9 @@ CAPABILITIES = ("CAP_NET_RAW",)
 """For ping, where the host allows no unprivileged ICMP sockets."""
 
 
-def unit(config: ConnectorConfig, file: Path | None, token_file: str | None = None) -> Unit:
+def unit(config: ConnectorConfig, file: Path | None) -> Unit:
     """Its unit. `file`: the settings, if they are not in the usual place. Raises ConfigError: no token file."""
-    source = token_file or config.token_file
+    source = config.token_file
     if not source or source == "-":
         raise ConfigError("a service needs its token in a file: give --token-file FILE")
     if not Path(source).is_file():

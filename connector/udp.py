@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Callable
 
-from warren.connector.datagrams import DatagramFlow
+from warren.connector.datagrams import DatagramFlow, Drops
 from warren.fabric.core.connector_peer import ConnectorPeer
 from warren.fabric.core.errors import DeniedError
 from warren.fabric.core.flow import Flow
@@ -42,9 +42,10 @@ class UdpFlow(DatagramFlow):
         port: int,
         flush: Callable[[], None],
         done: Callable[[Flow], None],
+        drops: Drops,
     ) -> None:
         """Raises DeniedError if no socket can be had."""
-        super().__init__(peer, flow, _connected(address, port), IDLE, flush, done)
+        super().__init__(peer, flow, _connected(address, port), IDLE, flush, done, drops)
 
     def send(self, payload: bytes) -> None:
         """A datagram of the app's."""
@@ -54,7 +55,7 @@ class UdpFlow(DatagramFlow):
         try:
             self._socket.send(payload)
         except (BlockingIOError, InterruptedError):
-            self.dropped += 1
+            self._drops["kernel"] += 1
         except OSError as error:
             self._failed(error)
 
@@ -68,14 +69,14 @@ class UdpFlow(DatagramFlow):
                 self._failed(error)
                 break
             self._used = self._loop.time()
-            self.dropped += not self._peer.send_datagram(self._flow, data)
+            self._pass_on(data)
         self._flush()
 
     def _failed(self, error: OSError) -> None:
         """What the origin's host or the network answered to an earlier datagram: the app is told, the flow goes on."""
         reason = _REASONS.get(error.errno or 0)
         if reason is None:
-            self.dropped += 1
+            self._drops["failed"] += 1
             return
         self._peer.unreachable(self._flow, reason)
 

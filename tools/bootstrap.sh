@@ -18,6 +18,8 @@ PACKAGES=(
     rsync netcat-openbsd nghttp2-server nghttp2-client
     # the resolver: DNSSEC by libunbound, kdig for queries over TLS and HTTPS
     libunbound8 knot-dnsutils
+    # systemd-resolved as agents speak to it: busctl, and a bus for its stand-in
+    dbus-daemon systemd
     # to fetch the locked versions
     ca-certificates
 )

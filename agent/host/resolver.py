@@ -1,7 +1,7 @@
 """Pointing the system's resolver at the agent, and putting back what was there.
 
-`ResolvConf` does it by the file. `SystemResolver` is the face behind which another way (systemd-resolved's per-link
-domains) can stand; `open_resolver` chooses.
+`ResolvConf` does it by the file; where programs ask systemd-resolved, `Resolved` does it by the domains of a link.
+`SystemResolver` is their face; `open_resolver` chooses.
 
 The file is replaced by rename where that works; where it is a mount point (containers) it is written in place. Another
 program may write it while the agent runs: then it is that program's, and is left alone.
@@ -40,10 +40,16 @@ class Previous:
 
 
 class SystemResolver(Protocol):
-    """A way to make the system ask the agent."""
+    """A way to make the system ask the agent. Blocking calls."""
 
-    def install(self) -> Previous:
-        """Point the system at the agent. `ConfigError` if that is not possible."""
+    way: str
+    """In words, for status."""
+
+    def install(self, domains: tuple[str, ...] = ()) -> Previous:
+        """Point the system at the agent, for names below `domains` at least. `ConfigError` if that is not possible."""
+
+    def follow(self, domains: tuple[str, ...]) -> Previous:
+        """Other domains lead to the agent now, perhaps, and other resolvers are there beside it. `ConfigError`."""
 
     def still_ours(self) -> bool:
         """False if another program has changed the setting since."""
@@ -52,13 +58,21 @@ class SystemResolver(Protocol):
         """Put back what was there; a note for the log if it was left as it is."""
 
 
-def open_resolver(journal: Journal, nameserver: IPv4Address, path: Path = RESOLV_CONF_PATH) -> SystemResolver:
-    """The way that suits this host; today always the file."""
+def open_resolver(
+    journal: Journal, nameserver: IPv4Address, interface: str, path: Path = RESOLV_CONF_PATH
+) -> SystemResolver:
+    """The way that suits this host. `interface`: the TUN, whose link systemd-resolved is told about."""
+    from warren.agent.host import resolved  # it needs `Previous` of this module
+
+    if resolved.is_asked(path):
+        return resolved.Resolved(journal, nameserver, interface)
     return ResolvConf(journal, nameserver, path)
 
 
 class ResolvConf:
-    """The file. Blocking calls, some file operations each."""
+    """The file. Blocking calls, some file operations each. All names come to the agent, whatever the domains."""
+
+    way = "set"
 
     def __init__(self, journal: Journal, nameserver: IPv4Address, path: Path = RESOLV_CONF_PATH) -> None:
         self._journal = journal
@@ -66,8 +80,9 @@ class ResolvConf:
         self._path = path
         self._number = 0
         self._ours = b""
+        self._previous = Previous(())
 
-    def install(self) -> Previous:
+    def install(self, domains: tuple[str, ...] = ()) -> Previous:
         """See `SystemResolver`."""
         try:
             content = _read(self._path)
@@ -78,7 +93,12 @@ class ResolvConf:
                 _write(self._path, self._ours, 0o644, os.geteuid(), os.getegid())
         except OSError as error:
             raise ConfigError(f"can't write {self._path}: {error.strerror}") from error
-        return previous(content, self._nameserver)
+        self._previous = previous(content, self._nameserver)
+        return self._previous
+
+    def follow(self, domains: tuple[str, ...]) -> Previous:
+        """See `SystemResolver`."""
+        return self._previous
 
     def still_ours(self) -> bool:
         """See `SystemResolver`."""

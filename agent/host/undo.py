@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from warren.agent.host.journal import Undo, Undoer
 
-ADDRESS, ROUTE, RULE, RESOLV_CONF = "address", "route", "rule", "resolv.conf"
+ADDRESS, ROUTE, RULE, RESOLV_CONF, RESOLVED = "address", "route", "rule", "resolv.conf", "resolved"
 
 
 def _netlink(undo: Undo) -> str | None:
@@ -20,9 +20,16 @@ def _resolv_conf(undo: Undo) -> str | None:
     return resolver.restore(undo)
 
 
+def _resolved(undo: Undo) -> str | None:
+    from warren.agent.host import resolved
+
+    return resolved.revert(undo)
+
+
 UNDOERS: dict[str, Undoer] = {
     ADDRESS: _netlink,
     ROUTE: _netlink,
     RULE: _netlink,
     RESOLV_CONF: _resolv_conf,
+    RESOLVED: _resolved,
 }

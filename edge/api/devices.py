@@ -24,6 +24,8 @@ class DeviceChange(Body):
     """What of a device is to be changed; what is left out stays."""
 
     vnet: str | None = None
+    vnets: list[str] | None = None
+    """Virtual networks that its user may choose besides."""
     user: str | None = None
     groups: list[str] | None = None
     tags: list[str] | None = None
@@ -44,10 +46,13 @@ def router(context: Context) -> APIRouter:
 
     @api.patch("/{which}", response_model=None)
     async def change(which: str, body: DeviceChange) -> dict[str, Any]:
-        device = await repository.set_device(which, vnet=body.vnet, user=body.user, groups=body.groups, tags=body.tags)
+        device = await repository.set_device(
+            which, vnet=body.vnet, vnets=body.vnets, user=body.user, groups=body.groups, tags=body.tags
+        )
         shown = view(device)
-        if body.vnet is not None and device.vnet not in repository.snapshot.networks:
-            shown["warning"] = f"no route is in virtual network {device.vnet} yet"
+        named = [*([body.vnet] if body.vnet is not None else []), *(body.vnets or [])]
+        if empty := [vnet for vnet in named if vnet not in repository.snapshot.networks]:
+            shown["warning"] = f"no route is in virtual network {', '.join(empty)} yet"
         return shown
 
     @api.delete("/{which}", response_model=None)
@@ -66,6 +71,7 @@ def view(device: Device) -> dict[str, Any]:
         "thumbprint": device.thumbprint,
         "host": device.host,
         "vnet": device.vnet,
+        "vnet_choices": list(device.choices),
         "user": device.user,
         "groups": list(device.groups),
         "tags": list(device.tags),

@@ -96,6 +96,12 @@ def set_(
     vnet: Annotated[
         str | None, typer.Option("--vnet", metavar="NAME", help="The virtual network whose routes it takes.")
     ] = None,
+    choose: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-vnet", metavar="NAME", help="All that its user may choose besides; repeat it. '' for none."
+        ),
+    ] = None,
     user: Annotated[str | None, typer.Option("--user", metavar="NAME", help="Who uses it; '' for nobody.")] = None,
     group: Annotated[
         list[str] | None, typer.Option("--group", metavar="NAME", help="All its groups; repeat it. '' for none.")
@@ -106,19 +112,26 @@ def set_(
     socket: options.Socket = options.SOCKET,
     json: options.Json = False,
 ) -> None:
-    """Change a device's virtual network, user, groups or tags. What is not named stays.
+    """Change a device's virtual network, those that its user may choose, user, groups or tags. What is not named stays.
 
     A running agent follows at once; flows that are open in the old virtual network go on until they end.
     """
-    asked: dict[str, object] = {"vnet": vnet, "user": user, "groups": _labels(group), "tags": _labels(tag)}
+    asked: dict[str, object] = {
+        "vnet": vnet,
+        "vnets": _labels(choose),
+        "user": user,
+        "groups": _labels(group),
+        "tags": _labels(tag),
+    }
     body = {field: value for field, value in asked.items() if value is not None}
     if not body:
-        raise ConfigError("nothing to change: give --vnet, --user, --group or --tag")
+        raise ConfigError("nothing to change: give --vnet, --allow-vnet, --user, --group or --tag")
     device = Client(socket).patch("/v1/devices", which, body)
     if json:
         screen.show_json(device)
         return
-    said = [f"virtual network {device['vnet']}", f"user {device['user'] or '-'}"]
+    choices = ", ".join(device["vnet_choices"])
+    said = [f"virtual network {device['vnet']} (its user may choose {choices})", f"user {device['user'] or '-'}"]
     said += [f"{field} {', '.join(device[field]) or '-'}" for field in ("groups", "tags")]
     screen.remark(f"Device {device['name']}: {'; '.join(said)}.")
     if device.get("warning"):

@@ -18,10 +18,10 @@ from warren.edge.commands import options, screen
 from warren.edge.config import PORT, EdgeConfig
 from warren.fabric.aio.logs import set_up
 from warren.fabric.core.errors import ConfigError
-from warren.fabric.daemon import diag as diagnosis
-from warren.fabric.daemon import flags
-from warren.fabric.daemon import service as units
-from warren.fabric.daemon.settings import plain, read
+from warren.fabric.daemon import flags, verbs
+from warren.fabric.daemon.diag import Part, as_json
+from warren.fabric.daemon.service import Unit
+from warren.fabric.daemon.settings import read
 from warren.fabric.identity import keys
 from warren.fabric.identity.statements import Edge
 
@@ -30,8 +30,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="The edge: the public host that judges and switches, and can't read what passes.",
 )
-service = typer.Typer(no_args_is_help=True, help="The edge as a service of systemd.")
-app.add_typer(service, name="service")
 
 OwnStateDir = Annotated[
     Path | None,
@@ -126,12 +124,6 @@ def run(
     importlib.import_module("warren.edge.app").run(said)
 
 
-@app.command("config", epilog="Example:  `warren edge config --config edge.yaml`")
-def show_config(config: flags.Config = None) -> None:
-    """Check the file of settings, and show what it comes to, as JSON."""
-    screen.show_json(plain(settings(config, {})))
-
-
 @app.command(epilog="Example:  `warren edge info --json`")
 def info(socket: options.Socket = options.SOCKET, json: options.Json = False) -> None:
     """Show the network that the running edge belongs to."""
@@ -219,33 +211,19 @@ def _store_maker() -> Callable[[Path], None]:
     return lambda path: asyncio.run(make(path))
 
 
-@service.command("install")
-def install_service(
-    config: flags.Config = None,
-    show: units.Print = False,
-    start: units.Start = True,
-    directory: units.UnitDirectory = units.UNITS,
-) -> None:
-    """Write a hardened systemd unit, and start it where systemd runs. --print shows it."""
+def _unit(config: EdgeConfig, file: Path | None) -> Unit:
     from warren.edge.service import unit
 
-    units.install(unit(settings(config, {}), config), directory, start=start, show=show)
+    return unit(config, file)
 
 
-@service.command("uninstall")
-def uninstall_service(directory: units.UnitDirectory = units.UNITS) -> None:
-    """Stop the service, and remove its unit. Settings and state stay."""
-    units.uninstall("edge", directory)
+def _parts(config: EdgeConfig) -> dict[str, Part]:
+    client = Client(config.admin_socket)
+
+    def asked(what: str) -> Part:
+        return lambda: as_json(client.get(f"/v1/{what}"))
+
+    return {f"{what}.json": asked(what) for what in ("info", "tunnels", "routes", "devices")}
 
 
-@app.command()
-def diag(file: diagnosis.File, config: flags.Config = None) -> None:
-    """Write one archive for whoever is to find out what is wrong: without keys and tokens."""
-    said = settings(config, {})
-    client = Client(said.admin_socket)
-
-    def asked(what: str) -> Callable[[], str]:
-        return lambda: diagnosis.as_json(client.get(f"/v1/{what}"))
-
-    pages = ("info", "tunnels", "routes", "devices")
-    diagnosis.write(file, "edge", said, {f"{what}.json": asked(what) for what in pages})
+verbs.add(app, verbs.Daemon("edge", settings, _unit, _parts))

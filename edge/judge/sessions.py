@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import structlog
 
 from warren.edge.api.live import ConnectorView, FlowView, Status
@@ -40,6 +41,8 @@ REMEMBERED = 3_600.0
 """Seconds for which a connector that enters hears of a deletion: far longer than a grant opens flows."""
 REVOKED_MAX = 5_000
 """Deletions of that time that it hears of, the newest: they fit one message."""
+CHOOSE_EVERY = 0.5
+"""Seconds between two choices of one session: each is a transaction of the store, and tells everybody."""
 MISSED = 3.5
 """Seconds without a beat after which a connector is taken for gone: three missed."""
 
@@ -158,6 +161,7 @@ class Session:
         self._heard = time.monotonic()
         self._tasks: set[asyncio.Task[None]] = set()
         self._queries = 0
+        self._chose = 0.0
 
     @property
     def healthy(self) -> bool:
@@ -269,6 +273,8 @@ class Session:
         match message, self.node:
             case say.Decide(), DeviceNode(_, key):
                 self._send(self._decide(message, key))
+            case say.Choose(request, vnet), DeviceNode(device, _):
+                self._spawn(self._choose(request, device, vnet))
             case say.Health(flows, draining), ConnectorNode():
                 self.flows, self.draining = flows, draining
             case say.Holding(ids), ConnectorNode():
@@ -308,6 +314,20 @@ class Session:
             decision.route.id,
         )
 
+    async def _choose(self, request: int, device: Device, vnet: str) -> None:
+        """The user's choice among the virtual networks that the administrator allowed the device."""
+        try:
+            if self._heard - self._chose < CHOOSE_EVERY:
+                raise DeniedError(Reason.LIMIT, "choices of a virtual network in a moment")
+            self._chose = self._heard
+            await self._authority.repository.choose_network(device.id, vnet)
+        except DeniedError as error:
+            self._send(say.Denied(request, error.reason.code, error.detail))
+        else:
+            log.info("virtual network chosen", vnet=vnet, **self._who())
+            self._send(say.Chosen(request))
+        self._flush()
+
     async def _answer(self, stream: MessageStream[Any, Any], query: say.Query, device: Device) -> None:
         try:
             answer = await self._authority.resolver.answer(device, query.message, query.transport)
@@ -330,14 +350,9 @@ class Session:
     def tell_network(self, device: Device) -> None:
         """What the device may capture, if that is news."""
         network = self._authority.snapshot.network(device.vnet)
-        told = say.Network(
-            device.id, device.name, device.vnet, network.cidrs, network.zones, self._authority.snapshot.revision
-        )
-        if self._told is None or (told.cidrs, told.zones, told.vnet) != (
-            self._told.cidrs,
-            self._told.zones,
-            self._told.vnet,
-        ):
+        revision = self._authority.snapshot.revision
+        told = say.Network(device.id, device.name, device.vnet, network.cidrs, network.zones, revision, device.choices)
+        if self._told is None or msgspec.structs.replace(told, revision=self._told.revision) != self._told:
             self._told = told
             self._send(told)
             self._flush()

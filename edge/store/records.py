@@ -53,6 +53,7 @@ class Device:
     host: str
     """What it calls itself, for people only."""
     vnet: str
+    """The virtual network that it is in now."""
     user: str
     groups: tuple[str, ...]
     tags: tuple[str, ...]
@@ -64,6 +65,16 @@ class Device:
     seen: int
     """0: never. Changes without a new revision."""
     revision: int
+    home: str = ""
+    """The virtual network that the administrator put it in; "": the one that it is in."""
+    vnets: tuple[str, ...] = ()
+    """Others that its user may choose."""
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """Virtual networks that its user may choose, home first."""
+        home = self.home or self.vnet
+        return (home, *(name for name in self.vnets if name != home))
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,7 +193,7 @@ class Repository:
             await _refuse_full(connection, table, DEVICES_LIMIT, "devices")
             device = Device(
                 id=new_id(), name=name, thumbprint="", host="", vnet=DEFAULT_NETWORK, user="", groups=(), tags=(),
-                created=now, expires=expires, enrolled=0, seen=0, revision=change.revision,
+                created=now, expires=expires, enrolled=0, seen=0, revision=change.revision, home=DEFAULT_NETWORK,
             )  # fmt: skip
             await rows.insert_record(connection, table, device, thumbprint=None, secret_hash=secret_hash)
             change.changed.add(device.id)
@@ -204,14 +204,20 @@ class Repository:
         which: str,
         *,
         vnet: str | None = None,
+        vnets: Sequence[str] | None = None,
         user: str | None = None,
         groups: Sequence[str] | None = None,
         tags: Sequence[str] | None = None,
     ) -> Device:
-        """Changes what is not None of the device with that id or name. Raises StoreError."""
+        """Changes what is not None of the device with that id or name. Raises StoreError.
+
+        `vnet`: its home, and where it is from now on. `vnets`: others that its user may choose.
+        """
         new: dict[str, Any] = {}
         if vnet is not None:
-            new["vnet"] = values.virtual_network(vnet)
+            new["vnet"] = new["home"] = values.virtual_network(vnet)
+        if vnets is not None:
+            new["vnets"] = values.virtual_networks(vnets)
         if user is not None:
             new["user"] = values.user(user)
         if groups is not None:
@@ -220,12 +226,25 @@ class Repository:
             new["tags"] = values.labels(tags, "tag")
         table = schema.devices
         async with self._change() as (connection, change):
-            found = await rows.find(connection, table, which, "device")
-            query = update(table).where(table.c.id == found.id)
-            await connection.execute(query.values(**new, revision=change.revision))
-            change.changed.add(found.id)
-            changed = (await connection.execute(select(table).where(table.c.id == found.id))).one()
-        return rows.to_device(changed)
+            found = rows.to_device(await rows.find(connection, table, which, "device"))
+            if vnet is None and vnets is not None and found.vnet not in new["vnets"]:
+                new["vnet"] = found.home or found.vnet  # what it had chosen is not allowed any more
+            return await _changed_device(connection, change, found.id, new)
+
+    async def choose_network(self, id_: str, vnet: str) -> Device:
+        """What a device's user chose. Raises DeniedError: DEVICE_UNKNOWN, or VNET_NOT_ALLOWED by the administrator."""
+        device = self._snapshot.devices_by_id.get(id_)
+        if device is not None and device.vnet == vnet:
+            return device
+        table = schema.devices
+        async with self._change() as (connection, change):
+            row = (await connection.execute(select(table).where(table.c.id == id_))).one_or_none()
+            if row is None:
+                raise DeniedError(Reason.DEVICE_UNKNOWN)
+            choices = rows.to_device(row).choices
+            if vnet not in choices:
+                raise DeniedError(Reason.VNET_NOT_ALLOWED, f"there is {', '.join(choices)}")
+            return await _changed_device(connection, change, id_, {"vnet": vnet})
 
     async def enrol(self, secret: bytes, thumbprint: str, host: str, now: int) -> Device:
         """Spends an enrolment secret for the key with this thumbprint. Of racing ones, one wins.
@@ -312,6 +331,13 @@ class _Step:
 
     def result(self) -> Change:
         return Change(frozenset(self.changed), tuple(self.deleted), self.everything)
+
+
+async def _changed_device(connection: AsyncConnection, change: _Step, id_: str, new: dict[str, Any]) -> Device:
+    table = schema.devices
+    await connection.execute(update(table).where(table.c.id == id_).values(**new, revision=change.revision))
+    change.changed.add(id_)
+    return rows.to_device((await connection.execute(select(table).where(table.c.id == id_))).one())
 
 
 async def _refuse_taken(connection: AsyncConnection, table: Table, id_: str, name: str, what: str) -> None:

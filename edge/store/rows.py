@@ -76,5 +76,5 @@ def to_route(row: Row[Any]) -> Route:
 def to_device(row: Row[Any]) -> Device:
     return Device(
         row.id, row.name, row.thumbprint or "", row.host, row.vnet, row.user, tuple(row.groups), tuple(row.tags),
-        row.created, row.expires, row.enrolled, row.seen, row.revision,
+        row.created, row.expires, row.enrolled, row.seen, row.revision, row.home, tuple(row.vnets),
     )  # fmt: skip

@@ -62,6 +62,8 @@ devices = Table(
     Column("user", String(255), nullable=False),
     Column("groups", JSON, nullable=False),
     Column("tags", JSON, nullable=False),
+    Column("home", String(63), nullable=False, server_default=""),
+    Column("vnets", JSON, nullable=False, server_default="[]"),
     Column("created", BigInteger, nullable=False),
     Column("enrolled", BigInteger, nullable=False),
     Column("seen", BigInteger, nullable=False),

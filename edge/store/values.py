@@ -20,6 +20,8 @@ USER_LIMIT = 255
 """Characters of a user's name: an e-mail address has at most 254."""
 LABELS_LIMIT = 64
 """Groups of a device, and tags: each policy decision looks at all of them."""
+VNETS_LIMIT = 64
+"""Virtual networks that a device's user may choose: a list that a person reads."""
 NAME_LIMIT = 253
 """Characters of a DNS name (RFC 1035, section 2.3.4, without the root's dot)."""
 CIDR_LIMIT = 49
@@ -50,6 +52,14 @@ def name(text: str, what: str) -> str:
     if not _NAME.match(text):
         raise InvalidError(f"{text[:80]!r} is no name of a {what}: 1 to 63 letters, digits, '-', '_' and '.'")
     return text
+
+
+def virtual_networks(texts: Sequence[str]) -> list[str]:
+    """Those that a device's user may choose, sorted, each once. Raises InvalidError."""
+    unique = sorted({virtual_network(text) for text in texts})
+    if len(unique) > VNETS_LIMIT:
+        raise InvalidError(f"a device may choose among at most {VNETS_LIMIT} virtual networks")
+    return unique
 
 
 def virtual_network(text: str) -> str:

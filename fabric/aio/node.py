@@ -122,6 +122,7 @@ class Node:
         self._address: Address | None = None
         self._circuits: dict[int, asyncio.Future[Circuit]] = {}
         self._decisions: dict[int, asyncio.Future[say.Granted]] = {}
+        self._choices: dict[int, asyncio.Future[bool]] = {}
         self._queries: dict[int, asyncio.Future[say.Answer | say.HostRoute]] = {}
         self._forgotten: list[switch_says.SlotGiven] = []
         self._attached = self._entered = False
@@ -222,7 +223,12 @@ class Node:
         if isinstance(self._session, core.AgentSession):
             self._session.lost()
             self._session_events()
-        tables: tuple[dict[int, asyncio.Future[Any]], ...] = (self._circuits, self._decisions, self._queries)
+        tables: tuple[dict[int, asyncio.Future[Any]], ...] = (
+            self._circuits,
+            self._decisions,
+            self._choices,
+            self._queries,
+        )
         for waiting in tables:
             for future in list(waiting.values()):
                 if not future.done():
@@ -378,6 +384,9 @@ class Node:
                 self._owner.revoked(revoked)
             case core.Decided(request, granted, reason, detail):
                 _settle(self._decisions.pop(request, None), granted, DeniedError(reason, detail))
+            case core.NetworkChosen(request, refused, detail):
+                done = None if refused is not None else True
+                _settle(self._choices.pop(request, None), done, DeniedError(refused or Reason.UNKNOWN, detail))
             case core.Answered(request, answer):
                 _settle(self._queries.pop(request, None), answer, DeniedError(Reason.JUDGE_AWAY))
 
@@ -415,6 +424,15 @@ class Node:
         future = self._decisions[request] = self._loop.create_future()
         self.flush()
         return await self._answer(future, self._decisions, request)
+
+    async def choose(self, vnet: str) -> None:
+        """Puts this device in another virtual network. Raises DeniedError."""
+        request = self._agent_session().choose(vnet)
+        if request is None:
+            raise DeniedError(Reason.LIMIT, "choices of a virtual network")
+        future = self._choices[request] = self._loop.create_future()
+        self.flush()
+        await self._answer(future, self._choices, request)
 
     async def query(self, message: bytes, transport: Literal["udp", "tcp"]) -> say.Answer | say.HostRoute:
         """A DNS query, answered by the judge. Raises DeniedError."""

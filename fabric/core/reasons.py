@@ -29,6 +29,7 @@ class Reason(enum.Enum):
     TUNNEL_DOWN = (23, "tunnel_down", "no connector of the tunnel is attached")
     JUDGE_AWAY = (24, "judge_away", "no edge can be asked right now")
     ENROLMENT_KEY = (25, "enrolment_key", "the enrolment key was used already, has expired or was deleted")
+    VNET_NOT_ALLOWED = (30, "vnet_not_allowed", "the administrator has not allowed this device that virtual network")
 
     # proof and grants
     BAD_PROOF = (40, "bad_proof", "the key that was shown is not the one that was expected")

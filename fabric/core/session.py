@@ -20,6 +20,8 @@ from warren.fabric.core.messages.session import (
     TO_JUDGE,
     TO_NODE,
     Answer,
+    Choose,
+    Chosen,
     Decide,
     Denied,
     Enrol,
@@ -43,6 +45,8 @@ from warren.fabric.core.streams import MessageStream
 
 DECISIONS = 4096
 """Decisions under way at once: a scan of a thousand ports asks a thousand."""
+CHOICES = 4
+"""Choices of a virtual network under way at once: a person makes them."""
 QUERIES = 64
 """DNS queries under way at once, below the engine's limit of streams so that other families still get theirs."""
 
@@ -77,6 +81,14 @@ class Decided(NamedTuple):
     detail: str
 
 
+class NetworkChosen(NamedTuple):
+    """The answer to `choose`: None if it is done, else why not."""
+
+    request: int
+    reason: Reason | None
+    detail: str
+
+
 class Answered(NamedTuple):
     """The answer to `query`: a DNS message, a hostname route, or nothing (the judge is gone or broke the stream)."""
 
@@ -93,7 +105,16 @@ class RevocationsTold(NamedTuple):
     revoked: Revoked
 
 
-SessionEvent = SessionReady | SessionRefused | NetworkChanged | Decided | Answered | EnrolmentDone | RevocationsTold
+SessionEvent = (
+    SessionReady
+    | SessionRefused
+    | NetworkChanged
+    | NetworkChosen
+    | Decided
+    | Answered
+    | EnrolmentDone
+    | RevocationsTold
+)
 
 
 class Session:
@@ -187,6 +208,7 @@ class AgentSession(Session):
         super().__init__(link)
         self._next = 1
         self._deciding: set[int] = set()
+        self._choosing: set[int] = set()
         self._queries: dict[int, tuple[int, MessageStream[Any, Any]]] = {}
 
     def start(self, ready: LinkReady, enter: Enter) -> None:
@@ -201,6 +223,15 @@ class AgentSession(Session):
         request, self._next = self._next, self._next + 1
         self._deciding.add(request)
         self._send(Decide(request, protocol, port, address, host))
+        return request
+
+    def choose(self, vnet: str) -> int | None:
+        """Asks for another virtual network; `NetworkChosen` follows. None: not now."""
+        if not self.ready or len(self._choosing) >= CHOICES:
+            return None
+        request, self._next = self._next, self._next + 1
+        self._choosing.add(request)
+        self._send(Choose(request, vnet))
         return request
 
     def query(self, message: bytes, transport: Literal["udp", "tcp"]) -> int | None:
@@ -221,9 +252,12 @@ class AgentSession(Session):
         self.ready = False
         for request in self._deciding:
             self._events.append(Decided(request, None, Reason.JUDGE_AWAY, ""))
+        for request in self._choosing:
+            self._events.append(NetworkChosen(request, Reason.JUDGE_AWAY, ""))
         for request, _ in self._queries.values():
             self._events.append(Answered(request, None))
         self._deciding.clear()
+        self._choosing.clear()
         self._queries.clear()
 
     def _take(self, message: ToNode) -> None:
@@ -239,6 +273,12 @@ class AgentSession(Session):
             case Denied(request, reason, detail) if request in self._deciding:
                 self._deciding.discard(request)
                 self._events.append(Decided(request, None, Reason.of(reason), detail))
+            case Chosen(request) if request in self._choosing:
+                self._choosing.discard(request)
+                self._events.append(NetworkChosen(request, None, ""))
+            case Denied(request, reason, detail) if request in self._choosing:
+                self._choosing.discard(request)
+                self._events.append(NetworkChosen(request, Reason.of(reason), detail))
             case _:
                 super()._take(message)
 

@@ -71,8 +71,8 @@ def write(file: Path, role: str, settings: msgspec.Struct, parts: Mapping[str, P
         **_log(role, log),
     }
     if metrics is not None:
-        every["ready.json"] = lambda: fetch(f"http://{_reachable(metrics)}/ready")
-        every["metrics.txt"] = lambda: fetch(f"http://{_reachable(metrics)}/metrics")
+        every["ready.json"] = lambda: fetch(f"http://{reachable(metrics)}/ready")
+        every["metrics.txt"] = lambda: fetch(f"http://{reachable(metrics)}/metrics")
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError:
@@ -137,7 +137,8 @@ def _version(name: str) -> str:
         return "-"
 
 
-def _reachable(address: Endpoint) -> Endpoint:
+def reachable(address: Endpoint) -> Endpoint:
+    """Where to ask a daemon of this host that listens there."""
     here = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
     return Endpoint(here.get(address.host, address.host), address.port)
 

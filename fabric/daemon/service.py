@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -18,12 +19,17 @@ from warren.fabric.core.errors import ConfigError
 UNITS = Path("/etc/systemd/system")
 RUNNING = Path("/run/systemd/system")
 """There while systemd runs the host (sd_booted(3))."""
+SOCKETS = Path("/run/warren")
+"""Kept by systemd when a daemon stops, since another's socket may be in it."""
 SYSTEMCTL_TIME = 120.0
 """Seconds for one systemctl: a connector drains when it is stopped."""
 _MARK = "# Written by `warren {role} service install`; `warren {role} service uninstall` takes it away."
 
 UnitDirectory = Annotated[Path, typer.Option("--unit-dir", metavar="DIR", help="Where units live.")]
 Print = Annotated[bool, typer.Option("--print", help="Print the unit, and do nothing.")]
+TokenFile = Annotated[
+    str | None, typer.Option("--token-file", metavar="FILE", help="The tunnel's token; systemd hands it over.")
+]
 Start = Annotated[bool, typer.Option("--start/--no-start", help="Start it now, and at every start of the host.")]
 
 HARDENED = (
@@ -143,6 +149,8 @@ def uninstall(role: str, directory: Path) -> None:
         raise ConfigError(f"{path} can't be removed: {error.strerror}; use sudo") from None
     if _systemd(directory):
         systemctl("daemon-reload")
+        with contextlib.suppress(OSError):  # another daemon's socket is in it
+            SOCKETS.rmdir()
     typer.echo(f"{path} is removed; settings and state are as they were.", err=True)
 
 

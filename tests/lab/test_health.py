@@ -23,7 +23,7 @@ CONNECTOR = "10.10.0.2"
 FILES = {
     "edge": "metrics: 127.0.0.1:9311\nlog: {level: debug}\n",
     "connector": f"metrics: {CONNECTOR}:9310\nlog: {{level: debug}}\n",
-    "laptop": "interface: files0\nlog: {file: /root/agent.log, format: json}\n",
+    "laptop": "interface: files0\nmetrics: 127.0.0.1:9312\nlog: {file: /root/agent.log, format: json}\n",
 }
 
 
@@ -78,6 +78,22 @@ def test_metrics_count_flows_and_refusals(deployment: Deployment) -> None:
     assert judged['warren_edge_attached{role="agent"}'] == 1
     assert judged['warren_edge_attached{role="connector"}'] == 1
     assert judged["warren_edge_circuits"] >= 1
+
+
+def test_the_agent_tells_its_metrics_over_http_and_by_its_socket(deployment: Deployment) -> None:
+    laptop = deployment.laptop
+    status, said = ready(laptop, "127.0.0.1:9312")
+    assert (status, said["ready"], said["device"]) == (200, True, "laptop")
+    before = metrics(laptop, "127.0.0.1:9312")
+    assert laptop.run([*CURL, "http://10.10.0.10/"]).stdout == PAGE
+    assert laptop.run(["ping", "-c", "1", "-W", "5", "10.10.0.10"]).returncode == 0
+    after = metrics(laptop, "127.0.0.1:9312")
+    opened = "warren_agent_tcp_flows_opened_total"
+    assert after[opened] == before[opened] + 1
+    assert after['warren_agent_flows{protocol="icmp"}'] == 1
+    assert after["warren_agent_routes"] == 1
+    by_socket = deployment.warren(laptop, "agent", "metrics")
+    assert 'warren_agent_edge_connected{edge="203.0.113.10:4433"} 1' in by_socket
 
 
 def test_a_connector_without_an_edge_is_not_ready(deployment: Deployment) -> None:
@@ -135,6 +151,6 @@ def test_unenrolling_leaves_nothing(deployment: Deployment) -> None:
     assert "warren agent down" in done.stderr
     deployment.warren(laptop, "agent", "down")
     assert "laptop is not enrolled any more" in deployment.warren(laptop, "agent", "unenrol", "--yes")
-    assert laptop.run(["ls", "-A", "/var/lib/warren"]).stdout == ""
+    assert not laptop.path("/var/lib/warren").exists()
     done = laptop.run(["warren", "agent", "up"], check=False)
     assert "not enrolled" in laptop.read("/root/agent.log") + done.stderr

@@ -68,6 +68,21 @@ class Network(Message, frozen=True):
     zones: tuple[str, ...]
     """Hostnames of hostname routes: exact names, and wildcards as `*.corp.internal`."""
     revision: int
+    vnets: tuple[str, ...] = ()
+    """Virtual networks that the device's user may choose, home first."""
+
+
+class Choose(Message, frozen=True):
+    """Agent → judge: put this device in another of the virtual networks that the administrator allowed it."""
+
+    request: int
+    vnet: str
+
+
+class Chosen(Message, frozen=True):
+    """Judge → agent: done; a `Network` went before, if that changed anything. (`Denied` says why not.)"""
+
+    request: int
 
 
 class Welcome(Message, frozen=True):
@@ -162,8 +177,8 @@ class Answer(Message, frozen=True):
     message: bytes
 
 
-ToJudge = Enrol | Enter | Decide | Health | Holding | Query
-ToNode = Enrolled | Refused | Network | Welcome | Revoked | Granted | Denied | HostRoute | Answer
+ToJudge = Enrol | Enter | Decide | Choose | Health | Holding | Query
+ToNode = Enrolled | Refused | Network | Chosen | Welcome | Revoked | Granted | Denied | HostRoute | Answer
 
 TO_JUDGE: Codec[ToJudge] = Codec(ToJudge)
 TO_NODE: Codec[ToNode] = Codec(ToNode, 1 << 20)

@@ -88,6 +88,7 @@ def test_the_next_opening_of_a_deleted_device_is_refused(deployment: Deployment,
 
 def test_a_device_that_was_deleted_comes_in_again_with_a_new_key(deployment: Deployment, laptop: Host) -> None:
     deployment.warren(laptop, "agent", "down")
+    deployment.daemons["agent"].wait()
     edge(deployment, "device", "add", "laptop", "--key-file", "/root/again.key")
     deployment.carry("/root/again.key", deployment.edge, laptop)
     refused = laptop.run(["warren", "agent", "enrol", "--key-file", "/root/again.key"], check=False)

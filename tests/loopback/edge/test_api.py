@@ -255,6 +255,7 @@ async def test_devices(http: httpx.AsyncClient, store: Repository) -> None:
     device = made.json()
     assert device == {
         "id": device["id"], "name": "laptop", "state": "waiting", "thumbprint": "", "host": "", "vnet": "default",
+        "vnet_choices": ["default"],
         "user": "", "groups": [], "tags": [], "created": NOW, "expires": NOW + 3600, "enrolled": None, "seen": None,
         "revision": 2,
     }  # fmt: skip

@@ -220,7 +220,7 @@ def test_which_route(desk: Desk) -> None:
 def test_a_device_is_set(desk: Desk) -> None:
     desk.done("device", "add", "laptop", "--key-file", "k")
     _, err = desk.done("device", "set", "laptop", "--vnet", "lab", "--group", "b", "--group", "a")
-    assert "Device laptop: virtual network lab; user -; groups a, b; tags -." in err
+    assert "Device laptop: virtual network lab (its user may choose lab); user -; groups a, b; tags -." in err
     assert "Beware: no route is in virtual network lab yet." in err
     (device,) = desk.json("device", "list")
     assert (device["vnet"], device["groups"]) == ("lab", ["a", "b"])

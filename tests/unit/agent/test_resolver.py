@@ -96,7 +96,7 @@ def test_cut_off_while_writing_in_place(host: Host) -> None:
 def test_too_long_is_refused_untouched(host: Host) -> None:
     host.file.write_bytes(b"#" * (MAX_SIZE + 1))
     with pytest.raises(ConfigError, match="longer than"):
-        open_resolver(host.journal, OURS, host.file).install()
+        open_resolver(host.journal, OURS, "warren0", host.file).install()
     assert host.file.stat().st_size == MAX_SIZE + 1
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from warren.cli.main import main as command
 from warren.fabric.core.errors import ConfigError
 from warren.fabric.daemon.health import CONNECTIONS, HEAD_LIMIT, Health, serve_health
 from warren.fabric.daemon.metrics import gauge
@@ -105,3 +106,19 @@ def test_connections_are_bounded_and_ended_with_the_daemon() -> None:
                 writer.close()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("ready", [True, False])
+def test_the_verb_ready_tells_by_its_exit_code(ready: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    async def main() -> tuple[int, int]:
+        port = free_port()
+        words = ["edge", "ready", "--metrics", f"0.0.0.0:{port}"]
+        async with serve_health(Endpoint("127.0.0.1", port), health(ready)):
+            there = await asyncio.to_thread(command, words)
+        return there, await asyncio.to_thread(command, words)
+
+    assert asyncio.run(main()) == (0 if ready else 1, 1)
+    said = capsys.readouterr()
+    assert json.loads(said.out) == {"ready": ready, "why": "so"}
+    assert "no edge answers" in said.err
+    assert command(["edge", "ready"]) == 2

@@ -41,6 +41,19 @@ def test_down_and_up_again(connection: Connection) -> None:
     assert connection.execute(text("SELECT epoch, revision FROM state")).all() == [(0, 0)]
 
 
+def test_a_device_of_the_first_schema_is_at_home_where_it_is(connection: Connection) -> None:
+    migrate.upgrade(connection, "here")
+    migrate.downgrade(connection, "0001")
+    connection.execute(
+        text(
+            "INSERT INTO devices (id, name, secret_hash, expires, host, vnet, user, groups, tags, created, enrolled, "
+            "seen, revision) VALUES ('d1', 'laptop', 'x', 1, '', 'lab', '', '[]', '[]', 1, 0, 0, 1)"
+        )
+    )
+    migrate.upgrade(connection, "here")
+    assert connection.execute(text("SELECT vnet, home, vnets FROM devices")).all() == [("lab", "lab", "[]")]
+
+
 def test_a_newer_schema_is_left_alone(connection: Connection) -> None:
     migrate.upgrade(connection, "here")
     connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))

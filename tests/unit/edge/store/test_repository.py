@@ -327,11 +327,44 @@ async def test_an_enrolled_device_is_changed_in_the_snapshot_too(store: Reposito
     assert device is not None and device.vnet == "lab"
 
 
+async def test_a_user_chooses_among_what_the_administrator_allowed(store: Repository) -> None:
+    made = await store.add_device("laptop", hashed(SECRET), NOW + 60, NOW)
+    assert made.choices == ("default",)
+    allowed = await store.set_device("laptop", vnets=["plant", "lab", "plant"])
+    assert (allowed.vnet, allowed.choices) == ("default", ("default", "lab", "plant"))
+    chosen = await store.choose_network(made.id, "plant")
+    assert (chosen.vnet, chosen.home) == ("plant", "default")
+    assert store.snapshot.devices_by_id[made.id] == chosen
+    revision = store.snapshot.revision
+    assert await store.choose_network(made.id, "plant") == chosen
+    assert store.snapshot.revision == revision  # nothing has changed
+    with pytest.raises(DeniedError, match="default, lab, plant") as denied:
+        await store.choose_network(made.id, "board")
+    assert denied.value.reason is Reason.VNET_NOT_ALLOWED
+    with pytest.raises(DeniedError) as denied:
+        await store.choose_network("another", "plant")
+    assert denied.value.reason is Reason.DEVICE_UNKNOWN
+
+
+async def test_a_choice_that_is_not_allowed_any_more_leads_home(store: Repository) -> None:
+    made = await store.add_device("laptop", hashed(SECRET), NOW + 60, NOW)
+    await store.set_device("laptop", vnet="lab", vnets=["plant", "board"])
+    await store.choose_network(made.id, "plant")
+    assert (await store.set_device("laptop", vnets=["plant"])).vnet == "plant"
+    assert (await store.set_device("laptop", user="ann")).vnet == "plant"
+    assert (await store.set_device("laptop", vnets=[])).vnet == "lab"
+    await store.set_device("laptop", vnets=["plant"])
+    await store.choose_network(made.id, "plant")
+    moved = await store.set_device("laptop", vnet="board")  # the administrator's word is the last one
+    assert (moved.vnet, moved.choices) == ("board", ("board", "plant"))
+
+
 @pytest.mark.parametrize(
     "change",
     [
         {"vnet": "Lab"}, {"vnet": ""}, {"user": "a\x1b"}, {"user": "a" * 256}, {"user": " ann"},
         {"groups": ["a b"]}, {"tags": [""]}, {"tags": [f"t{n}" for n in range(65)]},
+        {"vnets": ["Lab"]}, {"vnets": [f"v{n}" for n in range(65)]},
     ],
 )  # fmt: skip
 async def test_a_change_of_a_device_that_is_refused_changes_nothing(store: Repository, change: dict[str, Any]) -> None:
