@@ -18,7 +18,7 @@ from warren.agent.capture.headers import FlowKey
 from warren.agent.config import AgentConfig, Device, load_device, require_root
 from warren.agent.control import ControlServer, require_free
 from warren.agent.decisions import Decisions
-from warren.agent.dns import DnsFront
+from warren.agent.dns import Choice, DnsFront, is_name
 from warren.agent.host import netlink
 from warren.agent.host.guardian import KEPT, Guardian
 from warren.agent.host.journal import Journal
@@ -124,6 +124,7 @@ class Agent:
         own = self._names.journal.names
         self.routes = HostRoutes(ground.journal, config.interface, own.host_address, (own.network,))
         self._resolver: SystemResolver | None = None
+        self._search: tuple[str, ...] = ()
         self._changes: NetworkChanges | None = None
         identity = self._identity()
         self.nodes = [Node(self.engine, identity, edge, self, mark=MARK) for edge in device.edges.edges]
@@ -134,7 +135,10 @@ class Agent:
         self.udp = UdpJourney(self.capture, self.decisions, self.peers, self._names, own.resolver_address.packed)
         self.udp.on_refusal = self.tcp.refusals.append
         self.peers.datagrams_ready = self._datagrams_ready
-        self.dns = DnsFront(self.capture, node, self.peers, self._names, MARK)
+        said = config.dns
+        own_names = (str(edge.host) for edge in device.edges.edges)
+        choice = Choice(said.scope == "everything", said.fallback, said.local, tuple(filter(is_name, own_names)))
+        self.dns = DnsFront(self.capture, node, self.peers, self._names, MARK, choice)
         self._control = ControlServer(config.socket, {"status": self._status, "down": self._down})
         self._reviewing: asyncio.Task[None] | None = None
 
@@ -182,7 +186,7 @@ class Agent:
     # ---- what nodes tell ----
 
     def connected(self) -> None:
-        pass
+        self.dns.judge_is_back()
 
     def disconnected(self, reason: Reason, detail: str) -> None:
         self.decisions.forget()
@@ -233,14 +237,22 @@ class Agent:
             return
         try:
             await self.routes.set_up(self._included(self.told.cidrs), self._excluded())
-            if self.config.dns and self._resolver is None:
-                resolver = open_resolver(self._journal, self.resolver_address)
-                before = await asyncio.to_thread(resolver.install)
-                self._resolver, self.upstreams = resolver, before.nameservers
+            if self.config.dns.system:
+                await self._point_system(self.told.search)
         except ConfigError as error:
             log.error("the host could not be changed", error=str(error))
         left = self.routes.plan.leave
         self.dns.configure(self.told.zones, self.upstreams, self._captured(self.told.cidrs), left)
+
+    async def _point_system(self, search: tuple[str, ...]) -> None:
+        """The system's resolver at ours. Raises ConfigError."""
+        if self._resolver is not None:
+            if search == self._search or not self._resolver.still_ours():
+                return
+            await asyncio.to_thread(self._resolver.undo)
+        resolver = open_resolver(self._journal, self.resolver_address, search=search)
+        before = await asyncio.to_thread(resolver.install)
+        self._resolver, self._search, self.upstreams = resolver, search, before.nameservers
 
     def _included(self, cidrs: tuple[str, ...]) -> list[IPv4Network]:
         """The judge's CIDRs, cut down to the include list."""
@@ -259,7 +271,7 @@ class Agent:
         return [*self.routes.plan.install, *(n for c in cidrs if isinstance(n := ip_network(c), IPv6Network))]
 
     def resolver_state(self) -> str:
-        if not self.config.dns:
+        if not self.config.dns.system:
             return "not set: --no-dns"
         if self._resolver is None:
             return "not set yet"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from warren.edge.dns.settings import DnsSettings
 from warren.fabric.daemon.settings import Endpoint, LogSettings
 
 STATE_DIRECTORY = Path("/var/lib/warren/edge")
@@ -30,6 +31,8 @@ class EdgeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     metrics: Endpoint | None = None
     """Where /ready and /metrics are served; None: nowhere."""
     log: LogSettings = LogSettings()
+    dns: DnsSettings = DnsSettings()
+    """What devices' DNS queries are answered with."""
 
     def __post_init__(self) -> None:
         try:

@@ -27,6 +27,8 @@ MAX_SIZE = 65_536
 """Bytes of a resolv.conf that is put back; real ones have some hundred. It stands in the journal whole."""
 MAX_NAMESERVERS = 3  # what the C library reads (MAXNS in resolv.h)
 
+MAX_SEARCH = 6  # what every C library takes (resolv.conf(5))
+
 _BANNER = "# Written by the Warren agent, which puts back what was here when it stops.\n"
 _KEPT = ("search", "domain", "options", "sortlist")
 
@@ -52,18 +54,27 @@ class SystemResolver(Protocol):
         """Put back what was there; a note for the log if it was left as it is."""
 
 
-def open_resolver(journal: Journal, nameserver: IPv4Address, path: Path = RESOLV_CONF_PATH) -> SystemResolver:
-    """The way that suits this host; today always the file."""
-    return ResolvConf(journal, nameserver, path)
+def open_resolver(
+    journal: Journal, nameserver: IPv4Address, path: Path = RESOLV_CONF_PATH, search: tuple[str, ...] = ()
+) -> SystemResolver:
+    """The way that suits this host; today always the file. `search`: domains that short names are completed with."""
+    return ResolvConf(journal, nameserver, path, search)
 
 
 class ResolvConf:
     """The file. Blocking calls, some file operations each."""
 
-    def __init__(self, journal: Journal, nameserver: IPv4Address, path: Path = RESOLV_CONF_PATH) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        nameserver: IPv4Address,
+        path: Path = RESOLV_CONF_PATH,
+        search: tuple[str, ...] = (),
+    ) -> None:
         self._journal = journal
         self._nameserver = nameserver
         self._path = path
+        self._search = search
         self._number = 0
         self._ours = b""
 
@@ -72,7 +83,7 @@ class ResolvConf:
         try:
             content = _read(self._path)
             undo: Undo = {"kind": RESOLV_CONF, "path": str(self._path.absolute()), "previous": _describe(self._path)}
-            self._ours = render(content, self._nameserver)
+            self._ours = render(content, self._nameserver, self._search)
             undo["ours"] = base64.b64encode(self._ours).decode()
             with self._journal.change(undo) as self._number:
                 _write(self._path, self._ours, 0o644, os.geteuid(), os.getegid())
@@ -92,10 +103,17 @@ class ResolvConf:
         return self._journal.undo(self._number)
 
 
-def render(content: bytes, nameserver: IPv4Address) -> bytes:
-    """Our file: one nameserver, and the lines of the previous one that say how names are completed and asked for."""
+def render(content: bytes, nameserver: IPv4Address, search: tuple[str, ...] = ()) -> bytes:
+    """Our file: one nameserver, and the lines of the previous one that say how names are completed and asked for.
+
+    `search` comes behind the domains that are there.
+    """
     lines = content.decode(errors="surrogateescape").splitlines()
     kept = [line.strip() for line in lines if line.split()[:1] and line.split()[0] in _KEPT]
+    if search:
+        domains = dict.fromkeys((*previous(content, nameserver).search, *search))
+        kept = [line for line in kept if line.split()[0] not in ("search", "domain")]
+        kept.append("search " + " ".join(list(domains)[:MAX_SEARCH]))
     text = _BANNER + f"nameserver {nameserver}\n" + "".join(f"{line}\n" for line in kept)
     return text.encode(errors="surrogateescape")
 

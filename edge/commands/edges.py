@@ -246,4 +246,5 @@ def diag(file: diagnosis.File, config: flags.Config = None) -> None:
         return lambda: diagnosis.as_json(client.get(f"/v1/{what}"))
 
     pages = ("info", "tunnels", "routes", "devices")
-    diagnosis.write(file, "edge", said, {f"{what}.json": asked(what) for what in pages})
+    told = {f"{what}.json": asked(what) for what in pages}
+    diagnosis.write(file, "edge", said, told | {"dns-lists.json": asked("dns/lists")})

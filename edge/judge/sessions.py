@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
+from msgspec.structs import replace
 
 from warren.edge.api.live import ConnectorView, FlowView, Status
 from warren.edge.judge.admission import ConnectorNode, DeviceNode, Doorkeeper, Shown
@@ -52,6 +53,10 @@ class Authority:
     issuer: grants.Issuer
     repository: Repository
     resolver: JudgeResolver
+    search: tuple[str, ...] = ()
+    """Domains that devices complete short names with."""
+    zones: tuple[str, ...] = ()
+    """Names of the resolver's own zones, as agents are told to ask about them."""
 
     @property
     def snapshot(self) -> Snapshot:
@@ -288,6 +293,7 @@ class Session:
             now,
             address=asked.address,
             host=asked.host,
+            resolver=asked.resolver,
         )
         if isinstance(decision, Refused):
             self._sessions.counters[f"denied_{decision.reason.word}"] += 1
@@ -330,13 +336,15 @@ class Session:
         """What the device may capture, if that is news."""
         network = self._authority.snapshot.network(device.vnet)
         told = say.Network(
-            device.id, device.name, device.vnet, network.cidrs, network.zones, self._authority.snapshot.revision
+            device.id,
+            device.name,
+            device.vnet,
+            network.cidrs,
+            tuple(sorted({*network.zones, *self._authority.zones})),
+            self._authority.snapshot.revision,
+            search=self._authority.search,
         )
-        if self._told is None or (told.cidrs, told.zones, told.vnet) != (
-            self._told.cidrs,
-            self._told.zones,
-            self._told.vnet,
-        ):
+        if self._told is None or replace(told, revision=self._told.revision) != self._told:
             self._told = told
             self._send(told)
             self._flush()
