@@ -53,8 +53,11 @@ LOOK_AGAIN = 1.0
 
 SOON = 3.0
 """Seconds after which the judge is asked again, or the resolvers of before: its upstreams take as long."""
+AT_ONCE = 1.0
+"""Seconds within which a judge that is there answers what it knows by itself."""
 SILENT = 5.0
-"""Seconds for which it is not asked after that, unless it comes back."""
+"""Seconds for which one that does not is not asked, unless it comes back."""
+LOCALHOST = dnswire.name_wire("localhost")
 
 DISCOVERY = dnswire.name_wire("resolver.arpa")
 """Asks this resolver for its encrypted self (RFC 9462): there is none, and another one's would lead past us."""
@@ -133,6 +136,7 @@ class DnsFront:
         self._edges = frozenset(map(dnswire.name_wire, choice.edges))
         self._back = asyncio.Event()
         self._silent_until = 0.0
+        self._heard = float("-inf")
         self._capture = capture
         self._judge = judge
         self._private = private
@@ -246,25 +250,41 @@ class DnsFront:
             return await self._before(message, question, transport)
         if not self._choice.fallback or is_private(question.name):
             return await self._routed(message, question, transport)
-        said = await self._said_soon(message, transport)
-        if said is None:
-            return await self._before(message, question, transport)
-        return await self._said(said, question, transport)
-
-    async def _said_soon(self, message: bytes, transport: Transport) -> Answer | HostRoute | None:
-        """The judge's word, or None: somebody else may be asked. Raises DeniedError."""
         loop = asyncio.get_running_loop()
         if loop.time() < self._silent_until:
-            return None
+            return await self._before(message, question, transport)
         try:
             async with asyncio.timeout(SOON):
-                return await self._judge.query(message, transport)
+                said = await self._judge_says(message, transport)
         except TimeoutError:
-            self._silent_until = loop.time() + SILENT
+            away = not await self._is_there()
         except DeniedError as error:
             if error.reason not in (Reason.JUDGE_AWAY, Reason.LIMIT):  # questions that nobody answered fill a limit
                 raise
-        return None
+            away = error.reason is Reason.JUDGE_AWAY or not await self._is_there()
+        else:
+            return await self._said(said, question, transport)
+        if not away:  # its upstreams are slow: no reason to go past the filter
+            return await self._routed(message, question, transport)
+        self._silent_until = loop.time() + SILENT
+        return await self._before(message, question, transport)
+
+    async def _judge_says(self, message: bytes, transport: Transport) -> Answer | HostRoute:
+        """Raises DeniedError."""
+        said = await self._judge.query(message, transport)
+        self._heard = asyncio.get_running_loop().time()
+        return said
+
+    async def _is_there(self) -> bool:
+        """Whether the judge answers at all: what it knows by itself."""
+        if asyncio.get_running_loop().time() - self._heard < AT_ONCE:
+            return True
+        try:
+            async with asyncio.timeout(AT_ONCE):
+                await self._judge_says(dnswire.build_query(0, LOCALHOST, dnswire.A), "udp")
+        except (TimeoutError, DeniedError):
+            return False
+        return True
 
     async def _routed(self, message: bytes, question: dnswire.Question, transport: Transport) -> bytes:
         """A name that only the judge may be asked about: when none is there, it waits for one. Raises DeniedError."""
@@ -275,7 +295,7 @@ class DnsFront:
             said = None
             try:
                 async with asyncio.timeout_at(min(until, loop.time() + SOON)):
-                    said = await self._judge.query(message, transport)
+                    said = await self._judge_says(message, transport)
                 return await self._said(said, question, transport)
             except TimeoutError:
                 if loop.time() >= until:

@@ -269,6 +269,8 @@ def chosen(world: World, name: str, choice: Choice, before: str = "") -> str:
 
     class Judge(World):
         async def query(self, message: bytes, transport: str) -> Answer | HostRoute:
+            if b"localhost" in message:
+                return Answer(b"")
             said = await world.query(message, transport)
             asked.append("judge")
             return Answer(b"x" * 12) if isinstance(said, HostRoute) else said
@@ -315,3 +317,43 @@ def test_while_no_edge_answers_a_public_name_falls_back_and_a_routed_one_waits(m
     assert chosen(away(), "5.0.168.192.in-addr.arpa", EVERYTHING) == "judge"
     monkeypatch.setattr("warren.agent.dns.PATIENCE", 0.001)
     assert chosen(away(), "www.corp.example", EVERYTHING) == ""
+
+
+class Slow(Zone):
+    """A judge whose upstreams are slow, or that is not there at all."""
+
+    def __init__(self, *, there: bool, slow: int = 1) -> None:
+        super().__init__("", ())
+        self.there = there
+        self.slow = slow
+        self.asked_of: list[str] = []
+
+    async def query(self, message: bytes, transport: str) -> Answer | HostRoute:
+        question = dnswire.read_question(message)
+        assert isinstance(question, dnswire.Question)
+        self.asked_of.append(question.text.rstrip("."))
+        if not self.there or (question.text.startswith("slow") and self.slow):
+            self.slow -= 1
+            await asyncio.sleep(10)
+        return Answer(b"judge")
+
+
+@pytest.mark.parametrize(("there", "said"), [(True, [b"judge", b"judge"]), (False, [b"before", b"before"])])
+def test_a_slow_name_does_not_lead_past_the_filter(there: bool, said: list[bytes], monkeypatch: Any) -> None:
+    monkeypatch.setattr("warren.agent.dns.SOON", 0.05)
+    monkeypatch.setattr("warren.agent.dns.AT_ONCE", 0.05)
+    world = Slow(there=there)
+
+    class Front(DnsFront):
+        async def _forward(self, upstream: str, message: bytes, transport: Transport) -> bytes:
+            return b"before"
+
+    async def ask() -> list[bytes]:
+        front = Front(cast("Any", None), world, world, world, 0, Choice(everything=True))
+        front.configure((), ("192.0.2.53",))
+        queries = [dnswire.build_query(1, dnswire.name_wire(f"{name}.example"), 1) for name in ("slow", "ads")]
+        return [await front.answer(query, "udp") for query in queries]
+
+    assert asyncio.run(ask()) == said
+    names = ["slow.example", "localhost"]
+    assert world.asked_of == ([*names, "slow.example", "ads.example"] if there else names)
