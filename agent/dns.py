@@ -53,6 +53,8 @@ LOOK_AGAIN = 1.0
 
 SOON = 3.0
 """Seconds after which the judge is asked again, or the resolvers of before: its upstreams take as long."""
+PLACES = 60
+"""Queries at the judge at once, a little below what a session allows; more wait for their turn."""
 AT_ONCE = 1.0
 """Seconds within which a judge that is there answers what it knows by itself."""
 SILENT = 5.0
@@ -61,6 +63,8 @@ LOCALHOST = dnswire.name_wire("localhost")
 
 DISCOVERY = dnswire.name_wire("resolver.arpa")
 """Asks this resolver for its encrypted self (RFC 9462): there is none, and another one's would lead past us."""
+
+_WITH_EDGE = (Reason.TUNNEL_DOWN, Reason.RESOLVER_FAILED)
 
 Transport = Literal["udp", "tcp"]
 
@@ -135,6 +139,7 @@ class DnsFront:
         self._local = tuple(map(dnswire.name_wire, choice.local))
         self._edges = frozenset(map(dnswire.name_wire, choice.edges))
         self._back = asyncio.Event()
+        self._places = asyncio.Semaphore(PLACES)
         self._silent_until = 0.0
         self._heard = float("-inf")
         self._capture = capture
@@ -271,7 +276,8 @@ class DnsFront:
 
     async def _judge_says(self, message: bytes, transport: Transport) -> Answer | HostRoute:
         """Raises DeniedError."""
-        said = await self._judge.query(message, transport)
+        async with self._places:
+            said = await self._judge.query(message, transport)
         self._heard = asyncio.get_running_loop().time()
         return said
 
@@ -289,7 +295,7 @@ class DnsFront:
     async def _routed(self, message: bytes, question: dnswire.Question, transport: Transport) -> bytes:
         """A name that only the judge may be asked about: when none is there, it waits for one. Raises DeniedError."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + PATIENCE
+        until, waited = loop.time() + PATIENCE, False
         while True:
             self._back.clear()
             said = None
@@ -300,9 +306,12 @@ class DnsFront:
             except TimeoutError:
                 if loop.time() >= until:
                     raise DeniedError(Reason.JUDGE_AWAY, "no answer") from None
+                waited = True
                 continue  # a new question has the edge looked at anew; questions alike share their way behind it
             except DeniedError as error:
                 again = error.reason is Reason.JUDGE_AWAY or (said is None and error.reason is Reason.LIMIT)
+                again = again or (waited and error.reason in _WITH_EDGE)  # circuits come back a moment after the edge
+                waited = True
                 if not again or loop.time() >= until:
                     raise
             with contextlib.suppress(TimeoutError):

@@ -18,7 +18,7 @@ print("flooding", flush=True)
 end = time.time() + float(sys.argv[2])
 while time.time() < end:
     for _ in range(20):
-        label = random.choice((b"ads", os.urandom(6).hex().encode()))
+        label = os.urandom(6).hex().encode() if random.random() < 0.02 else b"ads"
         name = bytes((len(label),)) + label + b"\\x07example\\x03com\\x00"
         try:
             sock.send(os.urandom(2) + HEADER + name + b"\\x00\\x01\\x00\\x01")
