@@ -163,5 +163,5 @@ def metrics(edge: Host) -> str:
 
 
 def counted(page: str, sample: str) -> float:
-    """The value of one sample."""
-    return float(next(line for line in page.splitlines() if line.startswith(sample)).split()[1])
+    """The value of one sample; 0 if it is not there yet."""
+    return next((float(line.split()[1]) for line in page.splitlines() if line.startswith(sample)), 0.0)
