@@ -18,12 +18,12 @@ from warren.agent.capture.headers import FlowKey
 from warren.agent.config import AgentConfig, Device, load_device, require_root
 from warren.agent.control import ControlServer, require_free
 from warren.agent.decisions import Decisions
-from warren.agent.dns import DnsFront
+from warren.agent.dns import Choice, DnsFront, is_name
 from warren.agent.health import families, ready
 from warren.agent.host import netlink
 from warren.agent.host.guardian import KEPT, Guardian
 from warren.agent.host.journal import Journal
-from warren.agent.host.resolved import routing_domains
+from warren.agent.host.resolved import EVERYTHING, routing_domains
 from warren.agent.host.resolver import SystemResolver, open_resolver
 from warren.agent.host.routes import MARK, HostRoutes, Network, NetworkChanges
 from warren.agent.host.undo import UNDOERS
@@ -164,7 +164,10 @@ class Agent:
         self.udp = UdpJourney(self.capture, self.decisions, self.peers, self._names, routers)
         self.udp.on_refusal = self.tcp.note
         self.peers.datagrams_ready = self._datagrams_ready
-        self.dns = DnsFront(self.capture, node, self.peers, self._names, MARK)
+        said = config.dns
+        own_names = (str(edge.host) for edge in device.edges.edges)
+        choice = Choice(said.scope == "everything", said.fallback, said.local, tuple(filter(is_name, own_names)))
+        self.dns = DnsFront(self.capture, node, self.peers, self._names, MARK, choice)
         commands = {"status": self._status, "down": self._down, "vnet": self._vnet, "metrics": self._metrics}
         self._control = ControlServer(config.socket, commands)
         self._reviewing: asyncio.Task[None] | None = None
@@ -214,7 +217,7 @@ class Agent:
     # ---- what nodes tell ----
 
     def connected(self) -> None:
-        pass
+        self.dns.judge_is_back()
 
     def disconnected(self, reason: Reason, detail: str) -> None:
         self.decisions.forget()
@@ -267,7 +270,7 @@ class Agent:
         self._end_flows_outside(included)
         try:
             await self.routes.set_up(included, self._excluded())
-            if self.config.dns:
+            if self.config.dns.system:
                 await self._point_resolver(self.told)
         except ConfigError as error:
             log.error("the host could not be changed", error=str(error))
@@ -276,17 +279,17 @@ class Agent:
         self.dns.configure(self.told.zones, self.upstreams, self.routes.plan.install, left)
 
     async def _point_resolver(self, told: say.Network) -> None:
-        """Raises ConfigError."""
+        """The system's resolver at ours. Raises ConfigError."""
         networks = [*self.routes.plan.install, self._names.journal.names.network]
-        domains = routing_domains(told.zones, networks)
+        domains = (EVERYTHING,) if self.config.dns.scope == "everything" else routing_domains(told.zones, networks)
         if self._resolver is None:
             resolver = await asyncio.to_thread(
                 open_resolver, self._journal, self.resolver_address, self.config.interface
             )
-            before = await asyncio.to_thread(resolver.install, domains)
+            before = await asyncio.to_thread(resolver.install, domains, told.search)
             self._resolver = resolver
         else:
-            before = await asyncio.to_thread(self._resolver.follow, domains)
+            before = await asyncio.to_thread(self._resolver.follow, domains, told.search)
         self.upstreams = before.nameservers
 
     def _end_flows_outside(self, included: list[Network]) -> None:
@@ -317,7 +320,7 @@ class Agent:
 
     async def resolver_state(self) -> str:
         """In words."""
-        if not self.config.dns:
+        if not self.config.dns.system:
             return "not set: --no-dns"
         if self._resolver is None:
             return "not set yet"

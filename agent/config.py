@@ -7,10 +7,12 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from warren.fabric.core import dnswire
 from warren.fabric.core.engine import Controller
 from warren.fabric.core.errors import ConfigError, DeniedError
 from warren.fabric.daemon.settings import Endpoint, LogSettings
@@ -35,6 +37,31 @@ class Cidr(str):
             raise ValueError(f"{error}; use a CIDR such as 10.10.0.0/16") from None
 
 
+class Domain(str):
+    """A domain as text, without the last dot: home.example."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: object) -> Domain:
+        """Raises ValueError."""
+        return cls(dnswire.name_text(dnswire.name_wire(str(text))).removesuffix("."))
+
+
+class DnsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where the names go that programs on this device ask for."""
+
+    system: bool = True
+    """Whether the system resolver is pointed at the agent."""
+    scope: Literal["routed", "everything"] = "routed"
+    """Routed: names of routes go to the edge, the rest to the resolvers of before. Everything: all go through the
+    edge's filter."""
+    fallback: bool = True
+    """Of scope everything: the resolvers of before answer for names without a route while no edge can be asked."""
+    local: tuple[Domain, ...] = ()
+    """Domains that only the resolvers of before are asked about."""
+
+
 class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What `warren agent up` runs with: agent.yaml and the flags."""
 
@@ -45,8 +72,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """CIDRs to capture; none: all that the edge routes."""
     exclude: tuple[Cidr, ...] = ()
     """CIDRs that are not captured, whatever the edge routes; stronger than `include`."""
-    dns: bool = True
-    """Whether the system resolver is pointed at the agent."""
+    dns: DnsSettings = DnsSettings()
     engine: EngineName = "auto"
     controller: Controller = "warren"
     """Congestion control of the native engine."""

@@ -46,6 +46,9 @@ def describe(agent: Agent, resolver: str) -> dict[str, Any]:
             "system": resolver,
             "zones": list(agent.told.zones) if agent.told else [],
             "before": list(agent.upstreams),
+            "scope": agent.config.dns.scope,
+            "local": list(agent.config.dns.local),
+            "search": list(agent.told.search) if agent.told else [],
         },
         "tunnels": [
             {
@@ -142,7 +145,8 @@ def _head(said: dict[str, Any]) -> RenderableType:
         grid.add_row("edge", Text(f"{edge['edge']}  {state}", style="green" if edge["state"] == "connected" else "red"))
     grid.add_row("routes", ", ".join(said["routes"]["installed"]) or "none")
     dns = said["dns"]
-    grid.add_row("names", f"{', '.join(dns['zones']) or 'none'}  (resolver {dns['resolver']}, {dns['system']})")
+    zones = "everything" if dns["scope"] == "everything" else ", ".join(dns["zones"]) or "none"
+    grid.add_row("names", f"{zones}  (resolver {dns['resolver']}, {dns['system']})")
     grid.add_row("engine", f"{said['engine']}  (controller {said['controller']})")
     return grid
 

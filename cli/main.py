@@ -47,7 +47,8 @@ PARTS = {
     "edge": Part("warren.edge.cli", "edge", "The edge: the public host that judges and switches."),
     "tunnel": Part("warren.edge.cli", "tunnel", "Tunnels: named ways into private networks."),
     "route": Part("warren.edge.cli", "route", "Routes: which addresses and hostnames lie behind which tunnel."),
-    "dns": Part("warren.dnsfilter.cli", "app", "The filtering resolver, on its own."),
+    "dns": Part("warren.edge.cli", "dns", "DNS: the edge's filtering resolver, or one on its own."),
+    "logs": Part("warren.edge.cli", "logs", "Logs: what the edge has seen."),
     "device": Part("warren.edge.cli", "device", "Devices: who may reach what lies behind the tunnels."),
     "admin": Part("warren.edge.cli", "admin", "The administrator's keys, and an encrypted copy of them."),
 }

@@ -233,5 +233,7 @@ class Flows:
         question = dnswire.read_question(asked.message)
         if not isinstance(question, dnswire.Question):
             raise DeniedError(Reason.UNSUPPORTED, "a question that can't be read")
-        self._gate.check_question(asked.grant, self._peer.key, question, elapsed())
+        grant = self._gate.check_question(asked.grant, self._peer.key, question, elapsed())
+        if grant.protocol == "udp" and grant.address:
+            return await self._counts.nameservers.ask(question, (grant.address, grant.low))
         return await resolve.answer(question, self._counts.nameservers)

@@ -148,8 +148,14 @@ class Gate:
         return grant
 
     def check_question(self, grant_bytes: bytes, key: bytes, question: dnswire.Question, elapsed: float) -> Grant:
-        """As `check`, for a question: about the name that was granted, or for the name of the address that was."""
+        """As `check`, for a question: about the name that was granted, or for the name of the address that was.
+
+        With a grant for UDP to an address it may be any question, for that address itself is asked.
+        """
         grant = self._grant(grant_bytes, key, elapsed)
+        if grant.protocol == "udp" and grant.address:
+            self.check_address(grant.address, grant.low)
+            return grant
         if grant.host and grant.host == question.text:
             return grant
         packed = dnsrecords.reverse_address(question.name) if question.type == dnswire.PTR else None

@@ -28,6 +28,9 @@ ANSWER_MAX = 32_768
 """Bytes of an answer that is sent on: 32 of them fit what may wait on a control stream."""
 DNS_PORT = 53
 
+Server = tuple[str, int]
+"""Address and port."""
+
 
 class Nameservers:
     """One for a connector process."""
@@ -37,8 +40,10 @@ class Nameservers:
         self._port = port
         self._asking = 0
 
-    async def ask(self, question: dnswire.Question) -> bytes:
+    async def ask(self, question: dnswire.Question, only: Server | None = None) -> bytes:
         """The first answer that is one (NOERROR or NXDOMAIN), or the last failure that a server told.
+
+        `only`: this server is asked instead of those in resolv.conf.
 
         Raises DeniedError: RESOLVER_FAILED (nobody answers, or too much), LIMIT.
         """
@@ -47,7 +52,7 @@ class Nameservers:
         self._asking += 1
         try:
             async with asyncio.timeout(PATIENCE):
-                answer = await self._round(question)
+                answer = await self._round(question, only)
         except TimeoutError:
             answer = b""
         finally:
@@ -58,10 +63,11 @@ class Nameservers:
             raise DeniedError(Reason.RESOLVER_FAILED, f"an answer of {len(answer)} bytes, {ANSWER_MAX} are carried")
         return answer
 
-    async def _round(self, question: dnswire.Question) -> bytes:
+    async def _round(self, question: dnswire.Question, only: Server | None) -> bytes:
         failure = b""
         for _ in range(ROUNDS):
-            for server in servers(self._path):
+            asked = (only,) if only is not None else tuple((server, self._port) for server in servers(self._path))
+            for server in asked:
                 try:
                     async with asyncio.timeout(WAIT):
                         answer = await self._asked(server, question)
@@ -74,26 +80,26 @@ class Nameservers:
                 break
         return failure
 
-    async def _asked(self, server: str, question: dnswire.Question) -> bytes:
+    async def _asked(self, server: Server, question: dnswire.Question) -> bytes:
         query = dnswire.build_query(secrets.randbelow(1 << 16), question.raw, question.type)
         answer = await self._by_udp(server, query, question)
         if answer[2] << 8 & dnswire.TC:
             answer = await self._by_tcp(server, query, question)
         return answer
 
-    async def _by_udp(self, server: str, query: bytes, question: dnswire.Question) -> bytes:
+    async def _by_udp(self, server: Server, query: bytes, question: dnswire.Question) -> bytes:
         loop = asyncio.get_running_loop()
-        with socket.socket(_family(server), socket.SOCK_DGRAM) as sock:
+        with socket.socket(_family(server[0]), socket.SOCK_DGRAM) as sock:
             sock.setblocking(False)
-            await loop.sock_connect(sock, (server, self._port))
+            await loop.sock_connect(sock, server)
             await loop.sock_sendall(sock, query)
             while True:
                 answer = await loop.sock_recv(sock, dnswire.TCP_MAX)
                 if _answers(answer, query, question):
                     return answer
 
-    async def _by_tcp(self, server: str, query: bytes, question: dnswire.Question) -> bytes:
-        reader, writer = await asyncio.open_connection(server, self._port, limit=dnswire.TCP_MAX + 1)
+    async def _by_tcp(self, server: Server, query: bytes, question: dnswire.Question) -> bytes:
+        reader, writer = await asyncio.open_connection(*server, limit=dnswire.TCP_MAX + 1)
         try:
             writer.write(len(query).to_bytes(2, "big") + query)
             answer = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))

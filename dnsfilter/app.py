@@ -14,8 +14,10 @@ from typing import Any, Final
 import structlog
 
 from warren.dnsfilter.clients import ClientBook
+from warren.dnsfilter.core.building import Builder
 from warren.dnsfilter.core.expectations import check
 from warren.dnsfilter.core.stages.filtering import Filter
+from warren.dnsfilter.policies import DirectoryShelf, PolicyBook, PolicyDocument
 from warren.dnsfilter.querylog import QueryLog
 from warren.dnsfilter.refresh import Lists, Progress
 from warren.dnsfilter.resolver import Resolver
@@ -44,7 +46,10 @@ async def serve(
     config, state = settings.resolver_config(), Path(settings.state)
     lists = Lists(settings.lists, settings.policy, tuple(config.groups), state)
     trust = Trust(settings.upstream_ca)
-    resolver = Resolver(config, filter=_as_expected(settings, await lists.load(progress)), trust=trust)
+    policies = policy_book(settings, lists)
+    lists.use((await policies.load()).policy)
+    filter_ = _as_expected(policies.document, await lists.load(progress))
+    resolver = Resolver(config, filter=filter_, trust=trust)
     query_log = QueryLog(settings.log, state) if settings.log.enabled else None
     server = Server(resolver, ClientBook(settings.clients), settings.limit, query_log)
     background: list[asyncio.Task[None]] = []
@@ -56,7 +61,8 @@ async def serve(
         if settings.https is not None:
             context = _context("https", settings.https, "h2")
             ports += [await server.listen_https(address, context) for address in settings.https.listen]
-        background.append(asyncio.create_task(_refresh(settings, lists, resolver, refresh_now or asyncio.Event())))
+        now = refresh_now or asyncio.Event()
+        background.append(asyncio.create_task(_refresh(settings, lists, policies, resolver, now)))
         if query_log is not None:
             background.append(asyncio.create_task(query_log.run()))
         async with _monitoring(settings.metrics, server, lists):
@@ -100,14 +106,25 @@ def _of_lists(lists: Lists) -> list[Family]:
     ]
 
 
-def _as_expected(settings: Settings, filter_: Filter) -> Filter:
-    for outcome in check(settings.expectations, filter_):
+def policy_book(settings: Settings, lists: Lists, current: Filter | None = None) -> PolicyBook:
+    """The policies that were applied to a resolver; before the first one, what its configuration says."""
+    said = lists.policy
+    initial = PolicyDocument(said.answer, said.rules, said.rebinding, said.rebinding_except, settings.expectations)
+    empty = current or Filter(Builder().finish(), lists.compile(said))
+    shelf = DirectoryShelf(Path(settings.state) / "policies")
+    return PolicyBook(shelf, initial, lists.compile, lambda: empty, lambda policy, tried: lists.use(policy))
+
+
+def _as_expected(document: PolicyDocument, filter_: Filter) -> Filter:
+    for outcome in check(document.expectations, filter_):
         if not outcome.holds:
             raise ConfigError(f"policy: {outcome.text}; correct the rules or the expectation")
     return filter_
 
 
-async def _refresh(settings: Settings, lists: Lists, resolver: Resolver, now: asyncio.Event) -> None:
+async def _refresh(
+    settings: Settings, lists: Lists, policies: PolicyBook, resolver: Resolver, now: asyncio.Event
+) -> None:
     interval = settings.refresh_hours * 3600
     wait = lists.due_in(interval)
     while True:
@@ -115,15 +132,31 @@ async def _refresh(settings: Settings, lists: Lists, resolver: Resolver, now: as
             async with asyncio.timeout(wait):
                 await now.wait()
         now.clear()
+        await _read_policy(lists, policies, resolver)
         wait = interval * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
         filter_ = await lists.refresh()
         if filter_ is None:
             continue
         try:
-            resolver.slot.current = _as_expected(settings, filter_)
+            resolver.slot.current = _as_expected(policies.document, filter_)
             log.info("lists refreshed")
         except ConfigError as error:
             log.warning("new lists not used", error=str(error))
+
+
+async def _read_policy(lists: Lists, policies: PolicyBook, resolver: Resolver) -> None:
+    """One that `warren dns policy apply` has put on the shelf since."""
+    before = policies.revision
+    try:
+        document = await policies.load()
+        if policies.revision == before:
+            return
+        lists.use(document.policy)
+    except ConfigError as error:
+        log.warning("policy not used", error=str(error))
+        return
+    resolver.slot.current = Filter(resolver.slot.current.rules, lists.compile(document.policy))
+    log.info("policy in use", number=policies.revision.number if policies.revision else 0)
 
 
 def _context(key: str, settings: TlsSettings, protocol: str) -> ssl.SSLContext:

@@ -21,16 +21,16 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from warren.dnsfilter.app import serve
+from warren.dnsfilter.app import policy_book, serve
 from warren.dnsfilter.clients import ClientBook
 from warren.dnsfilter.core.expectations import Outcome, check
-from warren.dnsfilter.core.records import type_of
-from warren.dnsfilter.core.verdict import Asked, Client, Resolved
+from warren.dnsfilter.explain import explain, question
+from warren.dnsfilter.policies import PolicyBook, Trial, parse
 from warren.dnsfilter.refresh import Lists, read_states
 from warren.dnsfilter.resolver import Resolver
+from warren.dnsfilter.running import running, wake
 from warren.dnsfilter.settings import Settings, load
 from warren.dnsfilter.trust import Trust
-from warren.fabric.core import dnswire as wire
 from warren.fabric.core.errors import ConfigError
 
 app = typer.Typer(no_args_is_help=True, help="The filtering resolver: run it on its own, and ask why it says what.")
@@ -157,6 +157,49 @@ def policy_test(config: ConfigOption = None) -> None:
         raise typer.Exit(1)
 
 
+@policy_app.command("apply")
+def policy_apply(
+    file: Annotated[Path, typer.Argument(help="YAML file; docs/dns.md describes it.")],
+    config: ConfigOption = None,
+    dry_run: Annotated[bool, typer.Option(help="Show what would change, and change nothing.")] = False,
+    note: Annotated[str, typer.Option(help="Why, for the history.")] = "",
+) -> None:
+    """Put a policy in use as a whole, instead of the configuration's. A broken expectation stops it."""
+    with _one_line_errors():
+        settings = _settings(config, None, None, None)
+        try:
+            text = file.read_text()
+        except OSError as error:
+            raise ConfigError(f"{file}: {error.strerror}") from None
+        trial = asyncio.run(_apply(settings, text, note, dry_run))
+        told = not dry_run and wake(Path(settings.state))
+    for line in trial.changes:
+        typer.echo(line)
+    for outcome in trial.outcomes:
+        typer.echo(f"{'ok  ' if outcome.holds else 'FAIL'} {outcome.text}")
+    if dry_run:
+        if trial.broken:
+            raise typer.Exit(1)
+        return
+    typer.echo("in use" if told else "kept; it is used when the resolver starts", err=True)
+
+
+@policy_app.command("show")
+def policy_show(config: ConfigOption = None) -> None:
+    """Print the policy in use, as its file."""
+    with _one_line_errors():
+        settings = _settings(config, None, None, None)
+        text = asyncio.run(_shown(settings))
+    typer.echo(text.rstrip("\n"))
+
+
+async def _shown(settings: Settings) -> str:
+    held = Lists(settings.lists, settings.policy, tuple(settings.resolver_config().groups), Path(settings.state))
+    policies = policy_book(settings, held)
+    await policies.load()
+    return await policies.text()
+
+
 def _settings(
     config: Path | None, listen: list[str] | None, upstream: list[str] | None, state: Path | None
 ) -> Settings:
@@ -192,7 +235,8 @@ async def _serve(settings: Settings, bars: Progress) -> None:
         bars.stop()
         typer.echo(f"answering on {', '.join(settings.listen)}", err=True)
 
-    await serve(settings, stop, progress, ready, refresh_now)
+    with running(Path(settings.state)):
+        await serve(settings, stop, progress, ready, refresh_now)
 
 
 def _raise_descriptor_limit() -> None:
@@ -203,57 +247,41 @@ def _raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-async def _resolver(settings: Settings) -> tuple[Resolver, Lists]:
+async def _resolver(settings: Settings) -> tuple[Resolver, PolicyBook]:
     """What a server would have after its start, from the lists as they were last good."""
     config = settings.resolver_config()
     held = Lists(settings.lists, settings.policy, tuple(config.groups), Path(settings.state))
-    return Resolver(config, filter=await held.load(), trust=Trust(settings.upstream_ca)), held
+    document = await policy_book(settings, held).load()
+    held.use(document.policy)
+    filter_ = await held.load()
+    policies = policy_book(settings, held, filter_)
+    await policies.load()
+    return Resolver(config, filter=filter_, trust=Trust(settings.upstream_ca)), policies
 
 
-async def _test(settings: Settings, name: str, as_: str, kind: str, ask: bool) -> dict[str, str]:
-    number = type_of(kind)
-    if number is None:
-        raise ConfigError(f"{kind!r} is no query type; give one as in A, AAAA or HTTPS")
+async def _apply(settings: Settings, text: str, note: str, dry_run: bool) -> Trial:
+    resolver, policies = await _resolver(settings)
     try:
-        query = wire.build_query(0, wire.name_wire(name), number)
-    except ValueError as error:
-        raise ConfigError(f"{error}; give a name as in www.example.org") from None
-    client = ClientBook(settings.clients).named(as_)
-    resolver, _ = await _resolver(settings)
-    try:
-        decided = resolver.decide(query, client, "tcp")
-        if isinstance(decided, Asked) and ask:
-            decided = await resolver.forward(decided)
-        return _said(resolver, decided, client, settings)
+        if dry_run:
+            return policies.attempt(parse(text, "policy"))
+        return (await policies.apply(text, note))[0]
     finally:
         await resolver.close()
 
 
-def _said(resolver: Resolver, decided: Resolved | Asked, client: Client, settings: Settings) -> dict[str, str]:
-    if isinstance(decided, Asked):
-        group = settings.resolver_config().groups.get(decided.group)
-        servers = ", ".join(upstream.text for upstream in group.upstreams) if group is not None else "nobody: refused"
-        behind = f" about {wire.name_text(decided.alias)}" if decided.alias else ""
-        return {"verdict": "forward", "rule": decided.rule, "upstream": f"{decided.group}{behind} ({servers})"}
-    verdict, entry = decided.verdict, ""
-    if verdict.list and decided.question is not None:
-        current = resolver.slot.current
-        index = current.rules.names.index(verdict.list)
-        entry = current.rules.explain(decided.question.name, decided.question.type, client, index)
-    return {
-        "verdict": verdict.kind.value,
-        "stage": verdict.stage,
-        "rule": verdict.rule,
-        "list": verdict.list,
-        "entry": entry,
-        "upstream": verdict.upstream,
-    }
+async def _test(settings: Settings, name: str, as_: str, kind: str, ask: bool) -> dict[str, str]:
+    query, client = question(name, kind), ClientBook(settings.clients).named(as_)
+    resolver, _ = await _resolver(settings)
+    try:
+        return await explain(resolver, query, client, settings.resolver_config(), ask=ask)
+    finally:
+        await resolver.close()
 
 
 async def _expectations(settings: Settings) -> list[Outcome]:
-    resolver, _ = await _resolver(settings)
+    resolver, policies = await _resolver(settings)
     try:
-        return check(settings.expectations, resolver.slot.current)
+        return check(policies.document.expectations, resolver.slot.current)
     finally:
         await resolver.close()
 

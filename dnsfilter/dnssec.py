@@ -8,9 +8,9 @@ import structlog
 from warren.dnsfilter import validator
 from warren.dnsfilter.core.cache import Key
 from warren.dnsfilter.core.config import DEFAULT_GROUP, ResolverConfig
-from warren.dnsfilter.core.stages.zones import PRIVATE_ZONES
 from warren.dnsfilter.validator import Validator
 from warren.fabric.core import dnswire as wire
+from warren.fabric.core.dnsprivate import PRIVATE_ZONES
 from warren.fabric.core.dnsrecords import read_sections
 from warren.fabric.core.dnsreply import Reply, read_reply
 

@@ -21,7 +21,7 @@ import msgspec
 import structlog
 
 from warren.dnsfilter.core.building import Builder
-from warren.dnsfilter.core.lists import ListParser, Report
+from warren.dnsfilter.core.lists import Kind, ListParser, Report, Syntax
 from warren.dnsfilter.core.policy import CompiledPolicy, ListInfo, Policy, PolicyRule
 from warren.dnsfilter.core.rules import RuleSet
 from warren.dnsfilter.core.stages.filtering import Filter
@@ -66,13 +66,33 @@ class ListState(msgspec.Struct):
     """Why the last attempt changed nothing."""
 
 
+class Copy(msgspec.Struct, frozen=True):
+    """A list as it was last good."""
+
+    name: str
+    path: Path
+    kind: Kind
+    syntax: Syntax
+
+
+Built = tuple[RuleSet, list[Report]]
+Building = Callable[[Sequence[Copy]], Built]
+"""Builds elsewhere than in a thread of this process."""
+
+
 class Lists:
     """All lists of a configuration, and the filter that they and the policy make."""
 
     def __init__(
-        self, lists: Sequence[ListSettings], policy: Policy | None, groups: Sequence[str], state: Path
+        self,
+        lists: Sequence[ListSettings],
+        policy: Policy | None,
+        groups: Sequence[str],
+        state: Path,
+        building: Building | None = None,
     ) -> None:
         """Creates the state directory. ConfigError if the policy names what is not there."""
+        self._building = building
         self._lists = tuple(lists)
         self._infos = [ListInfo(entry.name, entry.kind, _categories(entry)) for entry in lists]
         self._policy = policy if policy is not None else block_all(self._infos)
@@ -82,8 +102,22 @@ class Lists:
             self._directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"state: {state}: {error.strerror}; name a directory that can be written to") from None
-        CompiledPolicy(self._policy, self._infos, self._groups)
+        self.compile(self._policy)
         self.states = {entry.name: self._read_state(entry) for entry in lists}
+
+    @property
+    def policy(self) -> Policy:
+        """The one that the next filter is made with."""
+        return self._policy
+
+    def compile(self, policy: Policy) -> CompiledPolicy:
+        """A policy over these lists. ConfigError if it names what is not there."""
+        return CompiledPolicy(policy, self._infos, self._groups)
+
+    def use(self, policy: Policy) -> None:
+        """From the next filter on. ConfigError as above."""
+        self.compile(policy)
+        self._policy = policy
 
     async def load(self, progress: Progress | None = None) -> Filter:
         """Fetch what is not there yet, and build."""
@@ -132,27 +166,17 @@ class Lists:
         return True
 
     async def _build(self, progress: Progress | None) -> Filter:
-        with _short_switches():
-            rules, reports = await asyncio.to_thread(self._build_aside, progress)
+        copies = [Copy(entry.name, self._copy(entry), entry.kind, entry.syntax) for entry in self._lists]
+        if self._building is not None:
+            rules, reports = await asyncio.to_thread(self._building, copies)
+        else:
+            with _short_switches():
+                rules, reports = await asyncio.to_thread(build, copies, progress)
         for entry, report in zip(self._lists, reports, strict=True):
             state = self.states[entry.name]
             state.entries, state.ignored, state.problems = report.entries, report.ignored, report.errors
             self._write_state(entry)
-        return Filter(rules, CompiledPolicy(self._policy, self._infos, self._groups))
-
-    def _build_aside(self, progress: Progress | None) -> tuple[RuleSet, list[Report]]:
-        copies = [self._copy(entry) for entry in self._lists]
-        sizes = [copy.stat().st_size if copy.exists() else 0 for copy in copies]
-        builder, reports = Builder(sum(sizes) // BYTES_A_NAME), []
-        for entry, copy, size in zip(self._lists, copies, sizes, strict=True):
-            parser = ListParser(builder, entry.name, entry.kind, entry.syntax)
-            if size:
-                for done, chunk in _chunks(copy):
-                    parser.feed(chunk)
-                    if progress is not None:
-                        progress(entry.name, done, size)
-            reports.append(parser.end())
-        return builder.finish(), reports
+        return Filter(rules, self.compile(self._policy))
 
     def _copy(self, entry: ListSettings) -> Path:
         return self._directory / f"{entry.name}.list"
@@ -166,6 +190,21 @@ class Lists:
 
     def _write_state(self, entry: ListSettings) -> None:
         _write(self._directory / f"{entry.name}.json", msgspec.json.encode(self.states[entry.name]))
+
+
+def build(copies: Sequence[Copy], progress: Progress | None = None) -> Built:
+    """The rule set of all of them, and what came of each. Some 3 s of processor for a million names."""
+    sizes = [copy.path.stat().st_size if copy.path.exists() else 0 for copy in copies]
+    builder, reports = Builder(sum(sizes) // BYTES_A_NAME), []
+    for copy, size in zip(copies, sizes, strict=True):
+        parser = ListParser(builder, copy.name, copy.kind, copy.syntax)
+        if size:
+            for done, chunk in _chunks(copy.path):
+                parser.feed(chunk)
+                if progress is not None:
+                    progress(copy.name, done, size)
+        reports.append(parser.end())
+    return builder.finish(), reports
 
 
 def block_all(infos: Sequence[ListInfo]) -> Policy:

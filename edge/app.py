@@ -7,19 +7,20 @@ import os
 import signal
 import socket
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 
 import structlog
 
-from warren.dnsfilter.core.config import ResolverConfig
+from warren.dnsfilter.buildprocess import BuildProcess
+from warren.dnsfilter.refresh import Building
 from warren.edge.api.app import create_app
 from warren.edge.api.context import Identity
 from warren.edge.api.server import serve
 from warren.edge.config import EdgeConfig
 from warren.edge.connections import Connections
+from warren.edge.dns.service import DnsService
 from warren.edge.health import families, ready
 from warren.edge.judge.admission import ConnectorNode, Doorkeeper, Shown
-from warren.edge.judge.resolver import JudgeResolver
 from warren.edge.judge.sessions import Authority, Sessions
 from warren.edge.presence import Presences, listening
 from warren.edge.state import STORE, Credentials, load_credentials, locked
@@ -64,15 +65,17 @@ def listen_host(wanted: str) -> str:
 class Edge:
     """Judge and switch on one UDP port."""
 
-    def __init__(self, config: EdgeConfig, credentials: Credentials, repository: Repository) -> None:
+    def __init__(self, config: EdgeConfig, credentials: Credentials, repository: Repository, dns: DnsService) -> None:
         """Raises ConfigError if the port can't be had."""
         self._loop = asyncio.get_running_loop()
         self.repository = repository
         self.socket = open_socket((listen_host(config.listen_host), config.listen_port or credentials.edge.port))
         now = self._loop.time()
         doorkeeper = Doorkeeper(credentials.network, credentials.leaf, lambda: repository.snapshot)
-        self.resolver = JudgeResolver(ResolverConfig(), lambda: repository.snapshot)
-        authority = Authority(credentials.edge.id, doorkeeper, credentials.issuer, repository, self.resolver)
+        self.dns = dns
+        authority = Authority(
+            credentials.edge.id, doorkeeper, credentials.issuer, repository, dns.judge, dns.search, dns.zones
+        )
         self.sessions = Sessions(authority)
         self._doorkeeper = doorkeeper
         self._verifier = credentials.verifier()
@@ -185,11 +188,13 @@ class Edge:
         self._loop.remove_reader(self.socket.fileno())
         self._loop.remove_writer(self.socket.fileno())
         self.socket.close()
-        await self.resolver.close()
 
 
-async def serve_edge(config: EdgeConfig, stop: asyncio.Event) -> None:
-    """Runs the edge until `stop`. Raises ConfigError: not initialised, port or socket in use."""
+async def serve_edge(config: EdgeConfig, stop: asyncio.Event, building: Building | None = None) -> None:
+    """Runs the edge until `stop`. `building`: where DNS lists are built, if not in a thread.
+
+    Raises ConfigError: not initialised, port or socket in use.
+    """
     async with AsyncExitStack() as stack:
         stack.enter_context(locked(config.state_dir))
         credentials = load_credentials(config.state_dir)
@@ -197,12 +202,18 @@ async def serve_edge(config: EdgeConfig, stop: asyncio.Event) -> None:
         keep_only(("CAP_NET_BIND_SERVICE", *files))  # before the store's thread is started; then the ports are taken
         repository = await open_store(config.state_dir / STORE)
         stack.push_async_callback(repository.close)
-        edge = Edge(config, credentials, repository)
+        state_dir = config.state_dir / "dns"
+        dns = DnsService(config.dns, state_dir, repository.policies, lambda: repository.snapshot, building)
+        stack.push_async_callback(dns.close)
+        await dns.start()
+        edge = Edge(config, credentials, repository, dns)
         stack.push_async_callback(edge.close)
         addresses = tuple(str(edge) for edge in credentials.edges.edges)
         identity = Identity(credentials.fingerprint, credentials.network, addresses)
         await stack.enter_async_context(listening(edge.presences, edge.socket.getsockname()[:2], edge.shown))
-        await stack.enter_async_context(serve(create_app(repository, edge.sessions, identity), config.admin_socket))
+        await stack.enter_async_context(
+            serve(create_app(repository, edge.sessions, identity, dns=dns), config.admin_socket)
+        )
         if config.metrics is not None:
             state = Health(lambda: ready(edge), lambda: families(edge))
             await stack.enter_async_context(serve_health(config.metrics, state))
@@ -226,6 +237,12 @@ def run(config: EdgeConfig) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
         logs.on_hangup(loop, stop.set)
-        await serve_edge(config, stop)
+        await serve_edge(config, stop, builder.build if builder is not None else None)
 
-    uvloop.run(main())
+    with ExitStack() as stack:
+        builder = (
+            stack.enter_context(BuildProcess(lambda: keep_only(to_write_in(config.state_dir))))
+            if config.dns.lists
+            else None
+        )
+        uvloop.run(main())

@@ -24,8 +24,9 @@ class EdgeError(WarrenError):
 class Client:
     """One edge, by the path of its admin socket."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, timeout: float = TIMEOUT) -> None:
         self._path = path
+        self._timeout = timeout
 
     def get(self, path: str) -> Any:
         """The decoded answer. Raises EdgeError, as the others do."""
@@ -39,12 +40,16 @@ class Client:
         """Changes what `which` names below `path`, and gives it as the edge keeps it."""
         return self._ask("PATCH", f"{path}/{quote(which, safe='')}", body)
 
+    def put(self, path: str, body: dict[str, Any]) -> Any:
+        """Puts something in the place of what was there."""
+        return self._ask("PUT", path, body)
+
     def delete(self, path: str, which: str, query: str = "") -> Any:
         """Deletes what `which` names below `path`, and gives what it was."""
         return self._ask("DELETE", f"{path}/{quote(which, safe='')}{query}", None)
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
-        connection = _Connection(self._path)
+        connection = _Connection(self._path, self._timeout)
         try:
             data = None if body is None else json.dumps(body)
             connection.request(method, path, data, {"content-type": "application/json"} if data else {})
@@ -77,19 +82,19 @@ class Client:
         if isinstance(error, PermissionError):
             return f"you may not use {self._path}: become root, or a member of the group that owns it"
         if isinstance(error, TimeoutError):
-            return f"the edge on {self._path} did not answer within {TIMEOUT:.0f} s: its log may say why"
+            return f"the edge on {self._path} did not answer within {self._timeout:.0f} s: its log may say why"
         if isinstance(error, http.client.HTTPException):
             return f"what answers on {self._path} is no edge: give its socket by --socket"
         return f"the edge on {self._path} can't be asked: {error}"
 
 
 class _Connection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("edge", timeout=TIMEOUT)
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("edge", timeout=timeout)
         self._path = path
 
     def connect(self) -> None:
         """Over the Unix socket instead of TCP."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(TIMEOUT)
+        self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))

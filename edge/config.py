@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from warren.edge.dns.settings import DnsSettings
 from warren.fabric.core.engine import Controller
 from warren.fabric.daemon.settings import Endpoint, LogSettings
 from warren.fabric.engines import EngineName
@@ -33,6 +34,8 @@ class EdgeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     metrics: Endpoint | None = None
     """Where /ready and /metrics are served; None: nowhere."""
     log: LogSettings = LogSettings()
+    dns: DnsSettings = DnsSettings()
+    """What devices' DNS queries are answered with."""
 
     def __post_init__(self) -> None:
         try:

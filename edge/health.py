@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from warren.fabric.daemon.metrics import Family, counted, gauge
+from warren.dnsfilter.core.verdict import Kind
+from warren.fabric.daemon.metrics import Family, counted, counter, gauge
 
 if TYPE_CHECKING:
     from warren.edge.app import Edge
+    from warren.edge.dns.service import DnsService
 
 
 async def ready(edge: Edge) -> tuple[bool, dict[str, Any]]:
@@ -39,6 +41,7 @@ def families(edge: Edge) -> list[Family]:
     attached = tuple(({"role": role}, members[role]) for role in ("agent", "connector"))
     dropped: Mapping[str, int] = getattr(edge.endpoint, "dropped", {})
     return [
+        *_dns(edge.dns),
         Family("warren_edge_attached", "gauge", "Nodes at the switch.", attached),
         gauge("warren_edge_connections", "QUIC connections of nodes.", len(edge.connections)),
         gauge("warren_edge_circuits", "Circuits that are open.", len(edge.circuits.table)),
@@ -53,6 +56,34 @@ def families(edge: Edge) -> list[Family]:
         counted("warren_edge_quic_dropped_total", "Datagrams that QUIC did not take.", "reason", dropped),
         counted("warren_edge_connections_total", "About connections.", "event", edge.connections.counters),
     ]
+
+
+def _dns(dns: DnsService) -> list[Family]:
+    """Labels: verdicts, and lists of the edge's own settings."""
+    judge, cache = dns.judge, dns.judge.resolver.cache
+    lists = dns.lists()
+    verdicts = {kind.value: judge.verdicts[kind] for kind in Kind}
+    unwritten = dns.log.dropped if dns.log is not None else 0
+    return [
+        counted("warren_edge_dns_queries_total", "DNS queries, by how they ended.", "verdict", verdicts),
+        counted("warren_edge_dns_refused_total", "DNS queries not looked at.", "reason", judge.refused),
+        counted("warren_edge_dns_blocked_total", "DNS queries blocked by a list.", "list", judge.blocked),
+        gauge("warren_edge_dns_cache_bytes", "Bytes of the DNS cache.", cache.bytes),
+        gauge("warren_edge_dns_cache_entries", "Answers in the DNS cache.", len(cache)),
+        counter("warren_edge_dns_log_dropped_total", "Lines that the query log did not take.", unwritten),
+        _of_lists("warren_edge_dns_list_entries", "Entries of a list.", lists, "entries"),
+        _of_lists("warren_edge_dns_list_fetched_seconds", "When a list was had, Unix time.", lists, "fetched"),
+        Family(
+            "warren_edge_dns_list_failed",
+            "gauge",
+            "1 if the last attempt to fetch a list failed.",
+            tuple(({"list": entry["name"]}, int(bool(entry["error"]))) for entry in lists),
+        ),
+    ]
+
+
+def _of_lists(name: str, help: str, lists: list[dict[str, Any]], field: str) -> Family:
+    return Family(name, "gauge", help, tuple(({"list": entry["name"]}, entry[field]) for entry in lists))
 
 
 def _after(prefix: str, counters: Mapping[str, int]) -> dict[str, int]:

@@ -32,7 +32,8 @@ DOMAINS_MAX = 256
 _SERVICE, _OBJECT = "org.freedesktop.resolve1", "/org/freedesktop/resolve1"
 _MANAGER = "org.freedesktop.resolve1.Manager"
 _STUBS = re.compile(rb"^\s*nameserver\s+127\.0\.0\.5[34]\s*$", re.MULTILINE)
-_EVERYTHING = "."
+EVERYTHING = "."
+"""The domain of all names."""
 
 
 def is_asked(resolv_conf: Path) -> bool:
@@ -61,40 +62,41 @@ class Resolved:
         self._interface = interface
         self._index = 0
         self._number = 0
-        self._domains: tuple[str, ...] = ()
+        self._domains: tuple[tuple[str, ...], tuple[str, ...]] = (), ()
 
-    def install(self, domains: tuple[str, ...] = ()) -> Previous:
+    def install(self, domains: tuple[str, ...] = (), search: tuple[str, ...] = ()) -> Previous:
         """Makes the agent the link's nameserver, for these domains only. See `SystemResolver`."""
         try:
             self._index = socket.if_nametoindex(self._interface)
             undo: Undo = {"kind": RESOLVED, "index": self._index, "interface": self._interface}
             with self._journal.change(undo) as self._number:
-                self._set_up(domains)
+                self._set_up(domains, search)
             return self._others()
         except OSError as error:
             raise ConfigError(f"systemd-resolved does not take the agent as a resolver: {error}") from None
 
-    def _set_up(self, domains: tuple[str, ...]) -> None:
+    def _set_up(self, domains: tuple[str, ...], search: tuple[str, ...]) -> None:
         self._call("SetLinkDNS", "a(iay)", 1, socket.AF_INET, 4, *self._nameserver.packed)
         self._call("SetLinkDefaultRoute", "b", "false")
         for member in ("SetLinkLLMNR", "SetLinkMulticastDNS", "SetLinkDNSOverTLS", "SetLinkDNSSEC"):
             self._call(member, "s", "no")  # a synthetic address can't be signed
-        self._set_domains(domains)
+        self._set_domains(domains, search)
 
-    def follow(self, domains: tuple[str, ...]) -> Previous:
+    def follow(self, domains: tuple[str, ...], search: tuple[str, ...] = ()) -> Previous:
         """See `SystemResolver`. The other links' nameservers are looked at anew."""
         try:
-            if domains != self._domains:
-                self._set_domains(domains)
+            if (domains, search) != self._domains:
+                self._set_domains(domains, search)
             return self._others()
         except OSError as error:
             raise ConfigError(f"systemd-resolved does not follow a change of names: {error}") from None
 
-    def _set_domains(self, domains: tuple[str, ...]) -> None:
-        shown = domains if len(domains) <= DOMAINS_MAX else (_EVERYTHING,)
-        words = [word for domain in shown for word in (domain, "true")]  # true: for routing, not for searching
-        self._call("SetLinkDomains", "a(sb)", len(shown), *words)
-        self._domains = domains
+    def _set_domains(self, domains: tuple[str, ...], search: tuple[str, ...]) -> None:
+        shown = domains if len(domains) + len(search) <= DOMAINS_MAX else (EVERYTHING,)
+        routed = [(domain, "true") for domain in shown if domain not in search]  # true: for routing, not for searching
+        pairs = [*((domain, "false") for domain in search), *routed]
+        self._call("SetLinkDomains", "a(sb)", len(pairs), *(word for pair in pairs for word in pair))
+        self._domains = domains, search
         _busctl("call", _SERVICE, _OBJECT, _MANAGER, "FlushCaches")  # what was not there before may be there now
 
     def _call(self, member: str, signature: str, *arguments: object) -> None:

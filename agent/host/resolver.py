@@ -27,6 +27,8 @@ MAX_SIZE = 65_536
 """Bytes of a resolv.conf that is put back; real ones have some hundred. It stands in the journal whole."""
 MAX_NAMESERVERS = 3  # what the C library reads (MAXNS in resolv.h)
 
+MAX_SEARCH = 6  # what every C library takes (resolv.conf(5))
+
 _BANNER = "# Written by the Warren agent, which puts back what was here when it stops.\n"
 _KEPT = ("search", "domain", "options", "sortlist")
 
@@ -45,10 +47,11 @@ class SystemResolver(Protocol):
     way: str
     """In words, for status."""
 
-    def install(self, domains: tuple[str, ...] = ()) -> Previous:
-        """Point the system at the agent, for names below `domains` at least. `ConfigError` if that is not possible."""
+    def install(self, domains: tuple[str, ...] = (), search: tuple[str, ...] = ()) -> Previous:
+        """Point the system at the agent, for names below `domains` at least; short names are completed with the domains
+        of `search`, too. `ConfigError` if that is not possible."""
 
-    def follow(self, domains: tuple[str, ...]) -> Previous:
+    def follow(self, domains: tuple[str, ...], search: tuple[str, ...] = ()) -> Previous:
         """Other domains lead to the agent now, perhaps, and other resolvers are there beside it. `ConfigError`."""
 
     def still_ours(self) -> bool:
@@ -78,16 +81,18 @@ class ResolvConf:
         self._journal = journal
         self._nameserver = nameserver
         self._path = path
+        self._search: tuple[str, ...] = ()
         self._number = 0
         self._ours = b""
         self._previous = Previous(())
 
-    def install(self, domains: tuple[str, ...] = ()) -> Previous:
+    def install(self, domains: tuple[str, ...] = (), search: tuple[str, ...] = ()) -> Previous:
         """See `SystemResolver`."""
+        self._search = search
         try:
             content = _read(self._path)
             undo: Undo = {"kind": RESOLV_CONF, "path": str(self._path.absolute()), "previous": _describe(self._path)}
-            self._ours = render(content, self._nameserver)
+            self._ours = render(content, self._nameserver, self._search)
             undo["ours"] = base64.b64encode(self._ours).decode()
             with self._journal.change(undo) as self._number:
                 _write(self._path, self._ours, 0o644, os.geteuid(), os.getegid())
@@ -96,8 +101,11 @@ class ResolvConf:
         self._previous = previous(content, self._nameserver)
         return self._previous
 
-    def follow(self, domains: tuple[str, ...]) -> Previous:
+    def follow(self, domains: tuple[str, ...], search: tuple[str, ...] = ()) -> Previous:
         """See `SystemResolver`."""
+        if search != self._search and self.still_ours():
+            self.undo()
+            return self.install(domains, search)
         return self._previous
 
     def still_ours(self) -> bool:
@@ -112,10 +120,17 @@ class ResolvConf:
         return self._journal.undo(self._number)
 
 
-def render(content: bytes, nameserver: IPv4Address) -> bytes:
-    """Our file: one nameserver, and the lines of the previous one that say how names are completed and asked for."""
+def render(content: bytes, nameserver: IPv4Address, search: tuple[str, ...] = ()) -> bytes:
+    """Our file: one nameserver, and the lines of the previous one that say how names are completed and asked for.
+
+    `search` comes behind the domains that are there.
+    """
     lines = content.decode(errors="surrogateescape").splitlines()
     kept = [line.strip() for line in lines if line.split()[:1] and line.split()[0] in _KEPT]
+    if search:
+        domains = dict.fromkeys((*previous(content, nameserver).search, *search))
+        kept = [line for line in kept if line.split()[0] not in ("search", "domain")]
+        kept.append("search " + " ".join(list(domains)[:MAX_SEARCH]))
     text = _BANNER + f"nameserver {nameserver}\n" + "".join(f"{line}\n" for line in kept)
     return text.encode(errors="surrogateescape")
 

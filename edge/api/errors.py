@@ -16,9 +16,10 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from warren.edge.store.errors import ExistsError, InUseError, LimitError, NotFoundError, StoreError
+from warren.fabric.core.errors import ConfigError
 
-BODY_LIMIT = 65_536
-"""Bytes of a request's body; the longest honest one (a new tunnel, 8 KiB of certificate in base64) has 13,000."""
+BODY_LIMIT = 1 << 20
+"""Bytes of a request's body: the longest honest one is a DNS policy of 512 KiB, escaped as JSON."""
 
 _STATUS: Mapping[type[StoreError], int] = {NotFoundError: 404, ExistsError: 409, InUseError: 409, LimitError: 409}
 _WORDS = {405: "method", 413: "too_large"}
@@ -30,6 +31,7 @@ def install(app: FastAPI) -> None:
     """Gives the app its error answers and the bound on bodies."""
     app.add_middleware(BodyLimit)
     app.add_exception_handler(StoreError, _store_error)
+    app.add_exception_handler(ConfigError, _store_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(DBAPIError, _database_error)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
+from pydantic import Field
 
 from warren.edge.api.context import Body, Context
 from warren.edge.api.live import Live
@@ -24,11 +25,13 @@ class NewRoute(Body):
 
     kind: Kind
     value: str
-    """A CIDR or a hostname."""
+    """A CIDR, a hostname or a zone."""
     tunnel: str
     """Name or id."""
     vnet: str = DEFAULT_NETWORK
     comment: str = ""
+    servers: tuple[str, ...] = Field(default=(), strict=False)
+    """Of a resolver route: ADDRESS or ADDRESS:PORT."""
 
 
 def router(context: Context) -> APIRouter:
@@ -39,7 +42,13 @@ def router(context: Context) -> APIRouter:
     @api.post("", status_code=201, response_model=None)
     async def add(body: NewRoute) -> dict[str, Any]:
         route = await repository.add_route(
-            body.kind, body.value, body.tunnel, context.seconds(), vnet=body.vnet, comment=body.comment
+            body.kind,
+            body.value,
+            body.tunnel,
+            context.seconds(),
+            vnet=body.vnet,
+            comment=body.comment,
+            servers=body.servers,
         )
         shown = view(repository.snapshot, route)
         warning = _warning(route, context.identity.edges)
@@ -67,9 +76,9 @@ def _found(snapshot: Snapshot, to: str, vnet: str, live: Live) -> dict[str, Any]
     target = destination(to)
     if isinstance(target, Refused):
         raise InvalidError(target.detail)
-    routes = [*routes_to(snapshot, vnet, target)]
+    routes = _all_to(snapshot, vnet, target)
     taken, others = (routes[0] if routes else None), routes[1:]
-    elsewhere = {name for name in snapshot.networks if name != vnet and next(routes_to(snapshot, name, target), None)}
+    elsewhere = {name for name in snapshot.networks if name != vnet and _all_to(snapshot, name, target)}
     return {
         "destination": str(target),
         "vnet": vnet,
@@ -80,12 +89,21 @@ def _found(snapshot: Snapshot, to: str, vnet: str, live: Live) -> dict[str, Any]
     }
 
 
+def _all_to(snapshot: Snapshot, vnet: str, target: Address | str) -> list[Route]:
+    """As flows and queries take them: a name may also lie in a resolver route's zone."""
+    if isinstance(target, str):
+        return [*snapshot.network(vnet).names.candidates(target)]
+    return [*routes_to(snapshot, vnet, target)]
+
+
 def _why(target: Address | str, taken: Route | None, vnet: str) -> str:
     if taken is None:
         kind = "hostname" if isinstance(target, str) else "CIDR"
         return f"no {kind} route in virtual network {vnet} leads there: agents leave it to the host they run on"
     if not isinstance(target, str):
         return f"{taken.value} is the longest prefix that contains it"
+    if taken.kind == "resolver":
+        return f"name servers of {taken.value} are asked through the tunnel; the address they say takes its own route"
     if taken.value == target:
         return "the route is for exactly this name"
     return f"{taken.value} is the longest wildcard that stands for it"
@@ -101,6 +119,7 @@ def view(snapshot: Snapshot, route: Route) -> dict[str, Any]:
         "tunnel": {"id": route.tunnel, "name": tunnel.name if tunnel else ""},
         "vnet": route.vnet,
         "comment": route.comment,
+        "servers": list(route.servers),
         "created": route.created,
         "revision": route.revision,
     }

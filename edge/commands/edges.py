@@ -223,7 +223,8 @@ def _parts(config: EdgeConfig) -> dict[str, Part]:
     def asked(what: str) -> Part:
         return lambda: as_json(client.get(f"/v1/{what}"))
 
-    return {f"{what}.json": asked(what) for what in ("info", "tunnels", "routes", "devices")}
+    pages = {f"{what}.json": asked(what) for what in ("info", "tunnels", "routes", "devices")}
+    return pages | {"dns-lists.json": asked("dns/lists")}
 
 
 verbs.add(app, verbs.Daemon("edge", settings, _unit, _parts))

@@ -21,6 +21,14 @@ ip = typer.Typer(no_args_is_help=True, help="Routes by address: a CIDR; the long
 host = typer.Typer(no_args_is_help=True, help="Routes by hostname; the connector resolves it where it lives.")
 app.add_typer(ip, name="ip")
 app.add_typer(host, name="host")
+resolver = typer.Typer(no_args_is_help=True, help="Zones that a private network's own name servers answer for.")
+app.add_typer(resolver, name="resolver")
+
+_EXAMPLES = {
+    "ip": "warren route ip add 10.10.0.0/16",
+    "host": "warren route host add payroll.internal",
+    "resolver": "warren route resolver add corp.example --server 10.10.0.53",
+}
 
 Tunnel = Annotated[str, typer.Option("--tunnel", metavar="NAME", help="Name or id of the tunnel it lies behind.")]
 Vnet = Annotated[
@@ -57,6 +65,55 @@ def add_host(
 ) -> None:
     """Lead a hostname through a tunnel."""
     _add(socket, {"kind": "host", "value": name, "tunnel": tunnel, "vnet": vnet, "comment": comment}, json)
+
+
+@resolver.command(
+    "add",
+    epilog="Examples:  `warren route resolver add corp.example --server 10.10.0.53 --tunnel office`   ·   "
+    "`warren route resolver add 10.10.0.0/16 --server 10.10.0.53 --tunnel office`",
+)
+def add_resolver(
+    zone: Annotated[
+        str,
+        typer.Argument(metavar="ZONE", help="As in corp.example: that name and all below; or a CIDR's reverse zone."),
+    ],
+    server: Annotated[
+        list[str], typer.Option("--server", metavar="ADDRESS", help="Name server behind the tunnel; repeat it.")
+    ],
+    tunnel: Tunnel,
+    vnet: Vnet = "default",
+    comment: Comment = "",
+    socket: options.Socket = options.SOCKET,
+    json: options.Json = False,
+) -> None:
+    """Have a zone answered by name servers behind a tunnel.
+
+    Devices ask them end to end, through the connector; the edge sees which name was asked for, not the answer. Add the
+    CIDR that the answers lead to as well: warren route ip add.
+    """
+    _add(
+        socket,
+        {"kind": "resolver", "value": zone, "tunnel": tunnel, "vnet": vnet, "comment": comment, "servers": server},
+        json,
+    )
+
+
+@resolver.command("list", epilog="Example:  `warren route resolver list --json`")
+def list_resolver(socket: options.Socket = options.SOCKET, json: options.Json = False) -> None:
+    """Show the zones with their name servers."""
+    _list(socket, "resolver", json)
+
+
+@resolver.command("delete", epilog="Example:  `warren route resolver delete corp.example`")
+def delete_resolver(
+    which: Annotated[str, typer.Argument(metavar="ZONE", help="The route's zone or id.")],
+    tunnel: OnlyTunnel = "",
+    vnet: OnlyVnet = "",
+    socket: options.Socket = options.SOCKET,
+    json: options.Json = False,
+) -> None:
+    """Leave a zone to the device's other resolvers again."""
+    _delete(socket, "resolver", which, tunnel, vnet, json)
 
 
 @ip.command("list", epilog="Example:  `warren route ip list --json`")
@@ -139,7 +196,7 @@ def network(text: str) -> str:
     return str(found)
 
 
-def _add(socket: Any, body: dict[str, str], json: bool) -> None:
+def _add(socket: Any, body: dict[str, Any], json: bool) -> None:
     route = Client(socket).post("/v1/routes", body)
     if json:
         screen.show_json(route)
@@ -159,14 +216,15 @@ def _list(socket: Any, kind: str, json: bool) -> None:
             route["tunnel"]["name"],
             route["vnet"],
             screen.moment(route["created"]),
+            ", ".join(route["servers"]) or "-",
             route["id"],
             route["comment"],
         )
         for route in routes
     ]
-    example = "warren route host add payroll.internal" if kind == "host" else "warren route ip add 10.10.0.0/16"
+    example = _EXAMPLES.get(kind, _EXAMPLES["ip"])
     nothing = f"There are no such routes; add one:  {example} --tunnel NAME"
-    screen.show_table(("DESTINATION", "TUNNEL", "VNET", "CREATED", "ID", "COMMENT"), rows, nothing)
+    screen.show_table(("DESTINATION", "TUNNEL", "VNET", "CREATED", "SERVERS", "ID", "COMMENT"), rows, nothing)
 
 
 def _delete(socket: Any, kind: str, which: str, tunnel: str, vnet: str, json: bool) -> None:
@@ -194,7 +252,7 @@ def _delete(socket: Any, kind: str, which: str, tunnel: str, vnet: str, json: bo
 
 
 def _form(kind: str, text: str) -> str:
-    if kind == "host":
+    if kind != "ip":
         return text.lower().removesuffix(".")
     try:
         return str(ipaddress.ip_network(text))

@@ -20,7 +20,7 @@ from warren.edge.judge.routing import WILDCARD, Address
 from warren.edge.store.errors import InvalidError
 from warren.edge.store.records import Device, Route, Tunnel
 from warren.edge.store.snapshot import Snapshot
-from warren.edge.store.values import hostname
+from warren.edge.store.values import hostname, split_server
 from warren.fabric.core.messages.session import Protocol
 from warren.fabric.core.reasons import Reason
 from warren.fabric.identity.grants import Grant, Issuer, Revision
@@ -86,11 +86,13 @@ def decide(
     *,
     address: str = "",
     host: str = "",
+    resolver: str = "",
     policy: Policy = EVERY_DEVICE,
 ) -> Decision:
     """Decides one flow of the device with that key. Any strings are allowed in; never raises.
 
-    `address` or `host` says the destination; `port` is ignored for ICMP; `now`: Unix time in seconds.
+    `address` or `host` says the destination; `port` is ignored for ICMP; `now`: Unix time in seconds. `resolver`: id
+    of the resolver route whose server is the destination; then no other route counts.
     """
     device = snapshot.device(thumbprint)
     if device is None:
@@ -99,7 +101,10 @@ def decide(
     if isinstance(target, Refused):
         return target
     shown = str(target)
-    route = next(routes_to(snapshot, device.vnet, target), None)
+    if resolver:
+        route = _resolver_route(snapshot, device.vnet, resolver, shown, port)
+    else:
+        route = next(routes_to(snapshot, device.vnet, target), None)
     if route is None:
         return Refused(Reason.NO_ROUTE, f"no route in virtual network {device.vnet} leads to {shown}")
     port = 0 if protocol == "icmp" else port
@@ -156,6 +161,14 @@ def grant(
         key_id=issuer.key_id, edge=issuer.edge,
     )  # fmt: skip
     return Signed(issuer.grant(said), issuer.permit(device.thumbprint, decision.tunnel.id, now + pass_seconds))
+
+
+def _resolver_route(snapshot: Snapshot, vnet: str, id_: str, address: str, port: int) -> Route | None:
+    """The resolver route of that id, if it is the device's and this is a server of it."""
+    route = snapshot.routes.get(id_)
+    if route is None or route.vnet != vnet or (address, port) not in map(split_server, route.servers):
+        return None
+    return route
 
 
 def _destination(protocol: str, port: int, address: str, host: str) -> Address | str | Refused:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 import structlog
+from msgspec.structs import replace
 
 from warren.edge.api.live import ConnectorView, FlowView, Status
 from warren.edge.judge.admission import ConnectorNode, DeviceNode, Doorkeeper, Shown
@@ -56,6 +56,10 @@ class Authority:
     issuer: grants.Issuer
     repository: Repository
     resolver: JudgeResolver
+    search: tuple[str, ...] = ()
+    """Domains that devices complete short names with."""
+    zones: tuple[str, ...] = ()
+    """Names of the resolver's own zones, as agents are told to ask about them."""
 
     @property
     def snapshot(self) -> Snapshot:
@@ -295,6 +299,7 @@ class Session:
             now,
             address=asked.address,
             host=asked.host,
+            resolver=asked.resolver,
         )
         if isinstance(decision, Refused):
             self._sessions.counters[f"denied_{decision.reason.word}"] += 1
@@ -350,9 +355,17 @@ class Session:
     def tell_network(self, device: Device) -> None:
         """What the device may capture, if that is news."""
         network = self._authority.snapshot.network(device.vnet)
-        revision = self._authority.snapshot.revision
-        told = say.Network(device.id, device.name, device.vnet, network.cidrs, network.zones, revision, device.choices)
-        if self._told is None or msgspec.structs.replace(told, revision=self._told.revision) != self._told:
+        told = say.Network(
+            device.id,
+            device.name,
+            device.vnet,
+            network.cidrs,
+            tuple(sorted({*network.zones, *self._authority.zones})),
+            self._authority.snapshot.revision,
+            vnets=device.choices,
+            search=self._authority.search,
+        )
+        if self._told is None or replace(told, revision=self._told.revision) != self._told:
             self._told = told
             self._send(told)
             self._flush()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["ip", "host"]
+Kind = Literal["ip", "host", "resolver"]
 DEFAULT_NETWORK = "default"
 """The virtual network of devices and routes that name none."""
 
@@ -33,13 +33,15 @@ class Route:
     id: str
     kind: Kind
     value: str
-    """A CIDR or a hostname, as `values.cidr` and `values.hostname` give them."""
+    """A CIDR, a hostname or a zone, as `values.cidr`, `values.hostname` and `values.zone` give them."""
     tunnel: str
     """The tunnel's id."""
     vnet: str
     comment: str
     created: int
     revision: int
+    servers: tuple[str, ...] = ()
+    """Of a resolver route: who answers for the zone, as `values.server` gives them."""
 
 
 @dataclass(frozen=True, slots=True)

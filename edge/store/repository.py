@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from warren.edge.store import rows, schema, values
 from warren.edge.store.errors import ExistsError, InUseError, InvalidError, LimitError, NotFoundError
+from warren.edge.store.policies import PolicyShelf
 from warren.edge.store.records import DEFAULT_NETWORK, Change, Device, Kind, Route, Tombstone, Tunnel
 from warren.edge.store.snapshot import Snapshot, advance, build
 from warren.fabric.core.errors import DeniedError
@@ -38,6 +39,13 @@ COUNTER_LIMIT = (1 << 63) - 1
 """Largest integer that databases and the wire keep."""
 
 
+_ROUTE_FORMS: Mapping[Kind, Callable[[str], str]] = {
+    "ip": values.cidr,
+    "host": values.hostname,
+    "resolver": values.zone,
+}
+
+
 class Repository:
     """The store. One for each edge process; `open_store` makes it, `close` ends it."""
 
@@ -45,6 +53,7 @@ class Repository:
         self._engine = engine
         self._order = asyncio.Lock()
         self._snapshot = build(0, 0, (), (), ())
+        self.policies = PolicyShelf(engine)
         self.on_change: Callable[[Snapshot, Change], None] = lambda snapshot, change: None
         """Called in the event loop after every change, in order; must not block nor raise."""
 
@@ -135,10 +144,21 @@ class Repository:
     # routes
 
     async def add_route(
-        self, kind: Kind, value: str, tunnel: str, now: int, *, vnet: str = DEFAULT_NETWORK, comment: str = ""
+        self,
+        kind: Kind,
+        value: str,
+        tunnel: str,
+        now: int,
+        *,
+        vnet: str = DEFAULT_NETWORK,
+        comment: str = "",
+        servers: Sequence[str] = (),
     ) -> Route:
-        """A route to the tunnel with that id or name. Raises StoreError."""
-        value = values.cidr(value) if kind == "ip" else values.hostname(value)
+        """A route to the tunnel with that id or name; `servers` for a resolver route. Raises StoreError."""
+        value = _ROUTE_FORMS[kind](value)
+        asked = values.servers(servers) if kind == "resolver" else ()
+        if servers and not asked:
+            raise InvalidError("only a resolver route has servers")
         values.virtual_network(vnet)
         values.comment(comment)
         table = schema.routes
@@ -153,7 +173,7 @@ class Repository:
                     "delete that one first, or choose another virtual network"
                 )
             await _refuse_full(connection, table, ROUTES_LIMIT, "routes")
-            route = Route(new_id(), kind, value, target.id, vnet, comment, now, change.revision)
+            route = Route(new_id(), kind, value, target.id, vnet, comment, now, change.revision, asked)
             await rows.insert_record(connection, table, route)
             change.changed.add(route.id)
         return route

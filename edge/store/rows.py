@@ -70,7 +70,9 @@ def to_tunnel(row: Row[Any]) -> Tunnel:
 
 
 def to_route(row: Row[Any]) -> Route:
-    return Route(row.id, row.kind, row.value, row.tunnel, row.vnet, row.comment, row.created, row.revision)
+    return Route(
+        row.id, row.kind, row.value, row.tunnel, row.vnet, row.comment, row.created, row.revision, tuple(row.servers)
+    )  # fmt: skip
 
 
 def to_device(row: Row[Any]) -> Device:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, ForeignKey, LargeBinary, MetaData, String, Table, UniqueConstraint
+from sqlalchemy import BigInteger, Column, ForeignKey, LargeBinary, MetaData, String, Table, Text, UniqueConstraint
 from sqlalchemy.types import JSON
 
 metadata = MetaData(
@@ -46,6 +46,7 @@ routes = Table(
     Column("comment", String(255), nullable=False),
     Column("created", BigInteger, nullable=False),
     Column("revision", BigInteger, nullable=False),
+    Column("servers", JSON, nullable=False, server_default="[]"),
     UniqueConstraint("vnet", "kind", "value"),
 )
 
@@ -69,6 +70,16 @@ devices = Table(
     Column("seen", BigInteger, nullable=False),
     Column("revision", BigInteger, nullable=False),
 )
+
+policies = Table(
+    "policies",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("applied", BigInteger, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("note", String(255), nullable=False),
+)
+"""DNS policies; the highest number is in use."""
 
 tombstones = Table(
     "tombstones",

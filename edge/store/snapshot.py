@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TypeVar
 
-from warren.edge.judge.routing import Address, AddressTable, HostTable, Network
+from warren.edge.judge.routing import WILDCARD, Address, AddressTable, HostTable, Network
 from warren.edge.store.records import Device, Route, Tunnel
 
 R = TypeVar("R")
@@ -28,9 +28,11 @@ class VirtualNetwork:
     cidrs: tuple[str, ...] = ()
     """Sorted, as the agent is told to capture them."""
     zones: tuple[str, ...] = ()
-    """Sorted; exact names, and wildcards as `*.corp.internal`."""
+    """Sorted; exact names, and wildcards as `*.corp.internal`. A resolver route's zone is there as both."""
     addresses: AddressTable[Route] = field(default_factory=AddressTable)
     hosts: HostTable[Route] = field(default_factory=HostTable)
+    names: HostTable[Route] = field(default_factory=HostTable)
+    """Hostname routes and resolver routes together: who answers for a name. Of the same name the hostname route."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,13 +138,20 @@ def _networks(routes: Iterable[Route]) -> dict[str, VirtualNetwork]:
 
 def _network(name: str, routes: list[Route]) -> VirtualNetwork:
     cidrs = [route for route in routes if route.kind == "ip"]
-    hosts = [route for route in routes if route.kind == "host"]
+    hosts = [(route.value, route) for route in routes if route.kind == "host"]
+    zones = [
+        (name, route)
+        for route in routes
+        if route.kind == "resolver"
+        for name in (route.value, f"{WILDCARD}{route.value}")
+    ]
     return VirtualNetwork(
         name=name,
         cidrs=tuple(sorted(route.value for route in cidrs)),
-        zones=tuple(sorted(route.value for route in hosts)),
+        zones=tuple(sorted({name for name, _ in (*hosts, *zones)})),
         addresses=AddressTable((_parsed(route.value), route) for route in cidrs),
-        hosts=HostTable((route.value, route) for route in hosts),
+        hosts=HostTable(hosts),
+        names=HostTable([*zones, *hosts]),
     )
 
 

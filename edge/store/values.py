@@ -24,6 +24,8 @@ VNETS_LIMIT = 64
 """Virtual networks that a device's user may choose: a list that a person reads."""
 NAME_LIMIT = 253
 """Characters of a DNS name (RFC 1035, section 2.3.4, without the root's dot)."""
+SERVERS_LIMIT = 3
+"""Name servers of a resolver route: what a C library would ask too."""
 CIDR_LIMIT = 49
 """Characters of the longest CIDR: an IPv6 address in full, one with an IPv4 tail, and its prefix length."""
 
@@ -151,6 +153,60 @@ def hostname(text: str) -> str:
     if ascii_name.rpartition(".")[2].isdigit():
         raise InvalidError(f"{text[:80]!r} is no hostname: its last label may not be a number")
     return ascii_name
+
+
+def zone(text: str) -> str:
+    """A zone that servers of a private network answer for, in the form of `hostname`; of a CIDR its reverse zone.
+
+    Raises InvalidError.
+    """
+    found = reverse_zone(text) if "/" in text else hostname(text)
+    if found.startswith("*."):
+        raise InvalidError(f"{text[:80]!r}: a zone is that name and all below it, write {found[2:]}")
+    return found
+
+
+def reverse_zone(text: str) -> str:
+    """The zone with the names of a CIDR's addresses: 10.10.in-addr.arpa of 10.10.0.0/16. Raises InvalidError."""
+    network = ipaddress.ip_network(cidr(text))
+    step = 8 if network.version == 4 else 4
+    if network.prefixlen % step or not network.prefixlen:
+        raise InvalidError(f"{network} has no reverse zone of its own: its prefix length has to be divisible by {step}")
+    labels = network.network_address.reverse_pointer.split(".")
+    return ".".join(labels[(network.max_prefixlen - network.prefixlen) // step :])
+
+
+def server(text: str) -> str:
+    """A name server in a private network: ADDRESS, or ADDRESS:PORT for another port than 53. Raises InvalidError."""
+    host, port = text.strip(), 53
+    if host.startswith("[") or host.count(":") == 1:
+        host, _, number = host.rpartition(":")
+        port = int(number) if number.isascii() and number.isdigit() and len(number) < 6 else 0
+    try:
+        address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        address = None
+    if address is None or "%" in host or not 1 <= port <= 65_535:
+        raise InvalidError(f"{text[:80]!r} is no name server: write an address, as in 10.10.0.53 or [fd00::53]:5353")
+    _refuse_kept(ipaddress.ip_network(address))
+    shown = f"[{address}]" if address.version == 6 and port != 53 else str(address)
+    return shown if port == 53 else f"{shown}:{port}"
+
+
+def servers(texts: Sequence[str]) -> tuple[str, ...]:
+    """Of a resolver route, in the order in which they are asked. Raises InvalidError."""
+    found = tuple(dict.fromkeys(map(server, texts)))
+    if not 1 <= len(found) <= SERVERS_LIMIT:
+        raise InvalidError(f"a resolver route has 1 to {SERVERS_LIMIT} servers: give them with --server ADDRESS")
+    return found
+
+
+def split_server(text: str) -> tuple[str, int]:
+    """Address and port of what `server` gave."""
+    if text.count(":") == 1 or text.startswith("["):
+        host, _, port = text.rpartition(":")
+        return host.strip("[]"), int(port)
+    return text, 53
 
 
 def _label(label: str, text: str) -> str:

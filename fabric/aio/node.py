@@ -413,12 +413,15 @@ class Node:
         circuit = await self._answer(future, self._circuits, request, doubt=6 * DOUBT)
         return circuit, self.sockets[index]
 
-    async def decide(self, protocol: str, port: int, *, address: str = "", host: str = "") -> say.Granted:
+    async def decide(
+        self, protocol: str, port: int, *, address: str = "", host: str = "", resolver: str = ""
+    ) -> say.Granted:
         """May this flow open? Raises DeniedError."""
         session = self._agent_session()
         if protocol not in ("tcp", "udp", "icmp"):
             raise DeniedError(Reason.UNSUPPORTED, protocol)
-        request = session.decide(protocol, port, address=address, host=host)  # type: ignore[arg-type]
+        asked = {"address": address, "host": host, "resolver": resolver}
+        request = session.decide(protocol, port, **asked)  # type: ignore[arg-type]
         if request is None:
             raise DeniedError(Reason.LIMIT, "decisions")
         future = self._decisions[request] = self._loop.create_future()

@@ -215,14 +215,16 @@ class AgentSession(Session):
         """`enter` is complete, signature included. Raises WireError."""
         self._open(enter)
 
-    def decide(self, protocol: Protocol, port: int, *, address: str = "", host: str = "") -> int | None:
+    def decide(
+        self, protocol: Protocol, port: int, *, address: str = "", host: str = "", resolver: str = ""
+    ) -> int | None:
         """Asks whether a flow may open; `Decided` follows with the number returned. None: not now (no session, or
         too many under way)."""
         if not self.ready or len(self._deciding) >= DECISIONS:
             return None
         request, self._next = self._next, self._next + 1
         self._deciding.add(request)
-        self._send(Decide(request, protocol, port, address, host))
+        self._send(Decide(request, protocol, port, address, host, resolver))
         return request
 
     def choose(self, vnet: str) -> int | None:

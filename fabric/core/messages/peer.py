@@ -78,7 +78,10 @@ class Unreachable(Message, frozen=True):
 
 
 class Resolve(Message, frozen=True):
-    """Agent → connector: ask your resolver. `message` is a whole DNS query; the grant names the hostname route."""
+    """Agent → connector: ask your resolver. `message` is a whole DNS query; the grant is for the name in it.
+
+    With a grant for UDP to an address, that name server is asked instead.
+    """
 
     request: int
     grant: bytes

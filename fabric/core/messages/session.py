@@ -66,10 +66,12 @@ class Network(Message, frozen=True):
     cidrs: tuple[str, ...]
     """CIDRs of the routes in the device's virtual network."""
     zones: tuple[str, ...]
-    """Hostnames of hostname routes: exact names, and wildcards as `*.corp.internal`."""
+    """Names that the judge is asked about: exact ones, and wildcards as `*.corp.internal`."""
     revision: int
     vnets: tuple[str, ...] = ()
     """Virtual networks that the device's user may choose, home first."""
+    search: tuple[str, ...] = ()
+    """Domains that short names are completed with."""
 
 
 class Choose(Message, frozen=True):
@@ -122,6 +124,8 @@ class Decide(Message, frozen=True):
     """The destination address, if the app connected by address."""
     host: str = ""
     """The name behind a synthetic address, if it connected by name."""
+    resolver: str = ""
+    """Id of a resolver route, if the destination is a name server of it."""
 
 
 class Granted(Message, frozen=True):
@@ -164,11 +168,16 @@ class Query(Message, frozen=True):
 
 
 class HostRoute(Message, frozen=True):
-    """Answer on such a stream: the name is under a hostname route; ask the connector whether it exists."""
+    """Answer on such a stream: the name is under a hostname route; ask the connector whether it exists.
+
+    With `servers` it is in the zone of a resolver route: their answer, asked for through the connector, is the answer.
+    """
 
     route: str
     host: str
     vnet: str
+    servers: tuple[str, ...] = ()
+    """ADDRESS or ADDRESS:PORT, in the order in which they are asked."""
 
 
 class Answer(Message, frozen=True):

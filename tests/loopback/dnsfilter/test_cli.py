@@ -146,3 +146,56 @@ def test_run_answers_and_stops(config: Path, tmp_path: Path) -> None:
         finally:
             process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
+
+
+def test_a_policy_is_applied_to_a_resolver_that_runs(config: Path, tmp_path: Path) -> None:
+    """Instead of the configuration's; a broken expectation stops it; the server takes it without a restart."""
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("""
+rules: [{name: only, action: block, names: ["*.bad.example"]}]
+expectations: [{name: x.bad.example, expect: block, rule: only}]
+""")
+    port = free_port()
+    config.write_text(config.read_text().replace('["127.0.0.1:0"]', f'["127.0.0.1:{port}"]'))
+    words = [sys.executable, "-m", "warren.dnsfilter.cli"]
+    with subprocess.Popen([*words, "run", "-c", str(config)], stderr=subprocess.DEVNULL) as server:
+        try:
+            assert asked(port, "x.ads.example") == wire.NXDOMAIN
+            shown = invoked("policy", "apply", str(policy), "-c", str(config), "--dry-run")
+            assert "- rule no-ads" in shown and "+ rule only" in shown
+            invoked("policy", "apply", str(policy), "-c", str(config))
+            deadline = time.monotonic() + 20
+            while asked(port, "x.bad.example") != wire.NXDOMAIN:
+                assert time.monotonic() < deadline
+            broken = tmp_path / "broken.yaml"
+            broken.write_text("expectations: [{name: x.bad.example, expect: block}]")
+            assert "expected block, is allow" in invoked("policy", "apply", str(broken), "-c", str(config), code=2)
+            assert invoked("policy", "show", "-c", str(config)) == policy.read_text().rstrip("\n") + "\n"
+            assert "ok   x.bad.example" in invoked("policy", "test", "-c", str(config))
+            again = subprocess.run([*words, "run", "-c", str(config)], capture_output=True, text=True, check=False)
+            assert "another resolver runs" in again.stderr
+        finally:
+            server.send_signal(signal.SIGTERM)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def asked(port: int, name: str) -> int:
+    """The code of the answer; asked until somebody answers."""
+    query = wire.build_query(7, wire.name_wire(name), wire.A)
+    for _ in range(100):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(0.3)
+            sock.connect(("127.0.0.1", port))
+            try:
+                sock.send(query)
+                return sock.recv(4096)[3] & 15
+            except TimeoutError:
+                return -1 if name != "x.ads.example" else asked(port, name)
+            except OSError:
+                time.sleep(0.1)
+    raise AssertionError("nobody answers")

@@ -154,7 +154,7 @@ async def test_routes(http: httpx.AsyncClient) -> None:
     route = made.json()
     assert route == {
         "id": route["id"], "kind": "ip", "value": "10.10.0.0/16", "tunnel": {"id": SITE, "name": "site"},
-        "vnet": "default", "comment": "the office", "created": NOW, "revision": 3,
+        "vnet": "default", "comment": "the office", "created": NOW, "revision": 3, "servers": [],
     }  # fmt: skip
     name = (await http.post("/v1/routes", json={"kind": "host", "value": "Bücher.Internal.", "tunnel": "site"})).json()
     assert name["value"] == "xn--bcher-kva.internal"
@@ -171,12 +171,21 @@ async def test_routes(http: httpx.AsyncClient) -> None:
         ({"value": "0.0.0.0/0"}, "default route"),
         ({"kind": "host"}, "kind ip"),
         ({"kind": "host", "value": "a..b"}, "no hostname"),
-        ({"kind": "name"}, "kind: input should be 'ip' or 'host'"),
+        ({"kind": "name"}, "kind: input should be 'ip', 'host' or 'resolver'"),
         ({"vnet": ""}, "virtual network"),
         ({"comment": "\x1b[2J"}, "control"),
+        ({"servers": ["10.10.0.53"]}, "only a resolver route"),
+        ({"kind": "resolver", "value": "corp.example"}, "1 to 3 servers"),
+        ({"kind": "resolver", "value": "corp.example", "servers": ["ns.corp.example"]}, "no name server"),
+        ({"kind": "resolver", "value": "*.corp.example", "servers": ["10.0.0.53"]}, "write corp.example"),
+        ({"kind": "resolver", "value": "10.10.0.0/17", "servers": ["10.0.0.53"]}, "divisible by 8"),
         ({"value": None}, "value: input should be a valid string"),
     ):
         refusal(await http.post("/v1/routes", json=body | change), 400, "invalid", said)
+    zone = {"kind": "resolver", "value": "10.10.0.0/16", "tunnel": "site", "servers": ["10.10.0.53", "[FD00::53]:5353"]}
+    reverse = (await http.post("/v1/routes", json=zone)).json()
+    assert (reverse["value"], reverse["servers"]) == ("10.10.in-addr.arpa", ["10.10.0.53", "[fd00::53]:5353"])
+    assert (await http.get("/v1/routes", params={"kind": "resolver"})).json() == [reverse]
     missing = {"kind": "ip", "value": "10.0.0.0/8"}
     refusal(await http.post("/v1/routes", json=missing), 400, "invalid", "the field 'tunnel' is missing")
     nowhere = body | {"value": "10.0.0.0/8", "tunnel": "sight"}
@@ -283,11 +292,11 @@ async def test_errors_outside_the_paths_have_the_same_shape(http: httpx.AsyncCli
     for body in (b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"name": "\\ud800"}', b"[" * 50_000, b"1" * 5_000):
         refusal(await http.post("/v1/devices", content=body, headers=head), 400, "invalid")
     refusal(await http.post("/v1/devices", content=b"{}", headers={"content-type": "text/plain"}), 400, "invalid")
-    refusal(await http.post("/v1/devices", content=b" " * 70_000, headers=head), 413, "too_large")
+    refusal(await http.post("/v1/devices", content=b" " * 1_100_000, headers=head), 413, "too_large")
 
     async def chunks() -> AsyncIterator[bytes]:
-        for _ in range(100):
-            yield b" " * 1_000
+        for _ in range(110):
+            yield b" " * 10_000
 
     refusal(await http.post("/v1/devices", content=chunks(), headers=head), 413, "too_large")
     assert (await http.get("/v1/info")).status_code == 200

@@ -9,7 +9,7 @@ from typing import Any, cast
 import dnslib
 import pytest
 
-from warren.agent.dns import DnsFront, Transport
+from warren.agent.dns import Choice, DnsFront, Transport
 from warren.fabric.core import dnswire
 from warren.fabric.core.errors import DeniedError
 from warren.fabric.core.messages.session import Answer, Granted, HostRoute
@@ -35,7 +35,9 @@ class World:
         assert isinstance(question, dnswire.Question)
         return HostRoute("route", question.text, "default")
 
-    async def decide(self, protocol: str, port: int, *, address: str = "", host: str = "") -> Granted:
+    async def decide(
+        self, protocol: str, port: int, *, address: str = "", host: str = "", resolver: str = ""
+    ) -> Granted:
         self.decided.append(host or address)
         return Granted(1, b"grant", b"", "tunnel", "office", b"", b"", "route")
 
@@ -76,7 +78,7 @@ def ask(
     front.configure(zones, (), captured, cast("Any", left))
     query = dnslib.DNSRecord.question(name, kind)
     query.add_ar(dnslib.EDNS0(udp_len=1232))
-    return dnslib.DNSRecord.parse(asyncio.run(front.answer(query.pack(), transport)))
+    return dnslib.DNSRecord.parse(asyncio.run(front.answer(bytes(query.pack()), transport)))
 
 
 def data(answer: dnslib.DNSRecord) -> list[str]:
@@ -209,3 +211,158 @@ def test_nobody_is_led_to_the_encrypted_resolver_of_before() -> None:
     world = World()
     answer = ask(world, "_dns.resolver.arpa", "SVCB")
     assert (answer.header.rcode, answer.rr, world.decided) == (0, [], [])
+
+
+class Zone(World):
+    """The judge knows a resolver route; its servers answer, the first perhaps not."""
+
+    def __init__(self, zone: str, servers: tuple[str, ...], silent: int = 0) -> None:
+        super().__init__(zone)
+        self.servers = servers
+        self.silent = silent
+        self.through: list[tuple[str, str, int, str]] = []
+        self.away = 0
+
+    async def query(self, message: bytes, transport: str) -> Answer | HostRoute:
+        if self.away:
+            self.away -= 1
+            raise DeniedError(Reason.JUDGE_AWAY)
+        said = await super().query(message, transport)
+        assert isinstance(said, HostRoute)
+        return HostRoute("zone", said.host, "default", self.servers)
+
+    async def decide(
+        self, protocol: str, port: int, *, address: str = "", host: str = "", resolver: str = ""
+    ) -> Granted:
+        self.through.append((protocol, address, port, resolver))
+        return await super().decide(protocol, port, address=address, host=host)
+
+    async def resolve(self, granted: Granted, query: bytes) -> bytes:
+        if self.silent:
+            self.silent -= 1
+            raise DeniedError(Reason.RESOLVER_FAILED)
+        return await super().resolve(granted, query)
+
+
+CORP = ("corp.example", "*.corp.example", "10.10.in-addr.arpa", "*.10.10.in-addr.arpa")
+
+
+def test_a_resolver_route_is_answered_by_its_server_as_it_says() -> None:
+    world = Zone("www.corp.example. 60 IN A 10.10.0.10", ("10.10.0.53", "[fd00::53]:5353"))
+    assert data(ask(world, "www.corp.example", zones=CORP)) == ["10.10.0.10"]
+    assert world.through == [("udp", "10.10.0.53", 53, "zone")]
+    assert ask(Zone("", ("10.10.0.53",)), "www.corp.example", zones=CORP).rr == []
+
+
+def test_the_next_server_is_asked_where_one_is_silent() -> None:
+    world = Zone("www.corp.example. 60 IN A 10.10.0.10", ("10.10.0.53", "[fd00::53]:5353"), silent=1)
+    assert data(ask(world, "www.corp.example", zones=CORP)) == ["10.10.0.10"]
+    assert [port for _, _, port, _ in world.through] == [53, 5353]
+    world = Zone("", ("10.10.0.53", "10.10.0.54"), silent=2)
+    assert ask(world, "www.corp.example", zones=CORP).header.rcode == dnslib.RCODE.SERVFAIL
+
+
+def test_a_reverse_zone_goes_before_the_connectors_own_resolver() -> None:
+    world = Zone("5.0.10.10.in-addr.arpa. 60 IN PTR db.corp.example.", ("10.10.0.53",))
+    assert data(ask(world, "5.0.10.10.in-addr.arpa", "PTR", zones=CORP)) == ["db.corp.example."]
+    assert world.through == [("udp", "10.10.0.53", 53, "zone")]
+
+
+def chosen(world: World, name: str, choice: Choice, before: str = "") -> str:
+    """Who was asked: `before`, `judge`, or nobody."""
+
+    class Front(DnsFront):
+        async def _forward(self, upstream: str, message: bytes, transport: Transport) -> bytes:
+            asked.append("before")
+            return message
+
+    class Judge(World):
+        async def query(self, message: bytes, transport: str) -> Answer | HostRoute:
+            if b"localhost" in message:
+                return Answer(b"")
+            said = await world.query(message, transport)
+            asked.append("judge")
+            return Answer(b"x" * 12) if isinstance(said, HostRoute) else said
+
+    asked: list[str] = []
+    front = Front(cast("Any", None), Judge(), world, world, 0, choice)
+    front.configure(CORP, ("192.0.2.53",))
+    asyncio.run(front.answer(dnswire.build_query(1, dnswire.name_wire(name), dnswire.A), "udp"))
+    return "+".join(asked)
+
+
+EVERYTHING = Choice(everything=True, local=("fritz.box", "example"), edges=("edge.example.net",))
+
+
+@pytest.mark.parametrize(
+    ("name", "choice", "who"),
+    [
+        ("www.example.com", Choice(), "before"),
+        ("www.example.com", EVERYTHING, "judge"),
+        ("edge.example.net", EVERYTHING, "before"),
+        ("x.edge.example.net", EVERYTHING, "judge"),
+        ("nas.fritz.box", EVERYTHING, "before"),
+        ("fritz.box", EVERYTHING, "before"),
+        ("other.example", EVERYTHING, "before"),
+        ("www.corp.example", EVERYTHING, "judge"),  # the route's zone is the longer one
+    ],
+)
+def test_who_is_asked_about_what(name: str, choice: Choice, who: str) -> None:
+    assert chosen(World(), name, choice) == who
+
+
+def test_while_no_edge_answers_a_public_name_falls_back_and_a_routed_one_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("warren.agent.dns.LOOK_AGAIN", 0.01)
+
+    def away() -> Zone:
+        world = Zone("", ())
+        world.away = 2
+        return world
+
+    assert chosen(away(), "www.example.com", EVERYTHING) == "before"
+    assert chosen(away(), "www.corp.example", EVERYTHING) == "judge"
+    assert chosen(away(), "www.example.com", Choice(everything=True, fallback=False)) == "judge"
+    assert chosen(away(), "nas.internal", EVERYTHING) == "judge"
+    assert chosen(away(), "5.0.168.192.in-addr.arpa", EVERYTHING) == "judge"
+    monkeypatch.setattr("warren.agent.dns.PATIENCE", 0.001)
+    assert chosen(away(), "www.corp.example", EVERYTHING) == ""
+
+
+class Slow(Zone):
+    """A judge whose upstreams are slow, or that is not there at all."""
+
+    def __init__(self, *, there: bool, slow: int = 1) -> None:
+        super().__init__("", ())
+        self.there = there
+        self.slow = slow
+        self.asked_of: list[str] = []
+
+    async def query(self, message: bytes, transport: str) -> Answer | HostRoute:
+        question = dnswire.read_question(message)
+        assert isinstance(question, dnswire.Question)
+        self.asked_of.append(question.text.rstrip("."))
+        if not self.there or (question.text.startswith("slow") and self.slow):
+            self.slow -= 1
+            await asyncio.sleep(10)
+        return Answer(b"judge")
+
+
+@pytest.mark.parametrize(("there", "said"), [(True, [b"judge", b"judge"]), (False, [b"before", b"before"])])
+def test_a_slow_name_does_not_lead_past_the_filter(there: bool, said: list[bytes], monkeypatch: Any) -> None:
+    monkeypatch.setattr("warren.agent.dns.SOON", 0.05)
+    monkeypatch.setattr("warren.agent.dns.AT_ONCE", 0.05)
+    world = Slow(there=there)
+
+    class Front(DnsFront):
+        async def _forward(self, upstream: str, message: bytes, transport: Transport) -> bytes:
+            return b"before"
+
+    async def ask() -> list[bytes]:
+        front = Front(cast("Any", None), world, world, world, 0, Choice(everything=True))
+        front.configure((), ("192.0.2.53",))
+        queries = [dnswire.build_query(1, dnswire.name_wire(f"{name}.example"), 1) for name in ("slow", "ads")]
+        return [await front.answer(query, "udp") for query in queries]
+
+    assert asyncio.run(ask()) == said
+    names = ["slow.example", "localhost"]
+    assert world.asked_of == ([*names, "slow.example", "ads.example"] if there else names)

@@ -106,3 +106,13 @@ def test_total(content: bytes) -> None:
     assert previous(rendered, OURS).nameservers == ()
     assert rendered.count(b"nameserver 100.80.0.2\n") >= 1
     previous(content, OURS)
+
+
+def test_search_domains_stand_behind_those_that_are_there() -> None:
+    content = b"nameserver 192.0.2.53\ndomain old.example\nsearch home.example corp.example\noptions edns0\n"
+    rendered = render(content, OURS, ("corp.example", "lab.example"))
+    assert previous(rendered, OURS).search == ("home.example", "corp.example", "lab.example")
+    assert b"options edns0\n" in rendered and b"old.example" not in rendered
+    assert b"search a.example b.example\n" in render(b"", OURS, ("a.example", "b.example"))
+    many = tuple(f"d{number}.example" for number in range(9))
+    assert len(previous(render(content, OURS, many), OURS).search) == 6

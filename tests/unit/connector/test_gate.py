@@ -153,6 +153,15 @@ def test_a_grant_for_an_address_also_asks_for_its_name() -> None:
             gate().check_question(grant, KEY, question(name, kind), ELAPSED)
 
 
+def test_a_grant_for_udp_asks_that_name_server_whatever_the_ceiling_allows() -> None:
+    grant = signed(protocol="udp", address="10.10.0.53", low=53, high=53)
+    assert gate().check_question(grant, KEY, question("www.corp.example"), ELAPSED).low == 53
+    for more in ("10.10.0.0/24:443", "10.11.0.0/16"):
+        with pytest.raises(DeniedError) as denied:
+            gate(Ceiling.parse([more])).check_question(grant, KEY, question("www.corp.example"), ELAPSED)
+        assert denied.value.reason is Reason.CEILING
+
+
 # --- the ceiling
 
 

@@ -34,6 +34,9 @@ def route(id_: str, kind: str, value: str, tunnel: Tunnel = SITE, vnet: str = "d
     return Route(id_, "ip" if kind == "ip" else "host", value, tunnel.id, vnet, "", 1, 1)
 
 
+RESOLVER = Route("zone0000", "resolver", "corp.example", LAB.id, "default", "", 1, 1, ("10.1.0.53", "10.1.0.54:5353"))
+
+
 SNAPSHOT = build(
     7, 11, [SITE, LAB],
     [
@@ -43,6 +46,8 @@ SNAPSHOT = build(
         route("six00000", "ip", "fd00::/8"),
         route("payroll0", "host", "payroll.internal"),
         route("wild0000", "host", "*.corp.internal", LAB),
+        RESOLVER,
+        replace(RESOLVER, id="labzone0", vnet="lab"),
         replace(route("orphan00", "ip", "192.168.0.0/24"), tunnel="z" * 20),
     ],
     [DEVICE, OTHER, WAITING],
@@ -167,3 +172,28 @@ def test_any_text_is_a_destination_or_refused(text: str) -> None:
     target = destination(text)
     if not isinstance(target, Refused):
         list(routes_to(SNAPSHOT, "default", target))
+
+
+@pytest.mark.parametrize(("address", "port"), [("10.1.0.53", 53), ("10.1.0.54", 5353)])
+def test_a_server_of_a_resolver_route_lies_behind_the_tunnel_of_that_route(address: str, port: int) -> None:
+    said = decide(SNAPSHOT, THUMB, "udp", port, NOW, address=address, resolver=RESOLVER.id)
+    assert isinstance(said, Allowed)
+    assert (said.tunnel, said.route, said.low, said.high) == (LAB, RESOLVER, port, port)
+    by_address = decide(SNAPSHOT, THUMB, "udp", port, NOW, address=address)
+    assert isinstance(by_address, Allowed) and by_address.tunnel == SITE
+
+
+@pytest.mark.parametrize(
+    ("resolver", "address", "port"),
+    [
+        (RESOLVER.id, "10.1.0.53", 54),
+        (RESOLVER.id, "10.1.0.54", 53),
+        (RESOLVER.id, "10.1.0.55", 53),
+        ("labzone0", "10.1.0.53", 53),
+        ("wide0000", "10.1.0.53", 53),
+        ("nothing0", "10.1.0.53", 53),
+    ],
+)
+def test_a_resolver_route_opens_nothing_but_its_servers(resolver: str, address: str, port: int) -> None:
+    said = decide(SNAPSHOT, THUMB, "udp", port, NOW, address=address, resolver=resolver)
+    assert isinstance(said, Refused) and said.reason is Reason.NO_ROUTE

@@ -16,6 +16,8 @@ EMPTY = build(1, 0, (), (), ())
 TUNNELS = [Tunnel(f"tunnel{index}", f"t{index}", b"", b"", 1, 1, 1) for index in range(2)]
 ROUTES = [
     *(Route(f"cidr{index}", "ip", f"10.{index}.0.0/16", "tunnel0", f"net{index % 2}", "", 1, 1) for index in range(4)),
+    Route("zone0", "resolver", "corp.example", "tunnel0", "net0", "", 1, 1, ("10.0.0.53",)),
+    Route("wild0", "host", "*.corp.example", "tunnel1", "net0", "", 1, 1),
     *(Route(f"name{index}", "host", f"{index}.internal", "tunnel1", f"net{index % 3}", "", 1, 1) for index in range(4)),
 ]
 DEVICES = [
@@ -33,7 +35,7 @@ def contents(snapshot: Snapshot) -> dict[str, Any]:
     tables = ("epoch", "revision", "devices", "devices_by_id", "tunnels", "routes")
     found: dict[str, Any] = {name: getattr(snapshot, name) for name in tables}
     for name, network in snapshot.networks.items():
-        found[name] = network.cidrs, network.zones
+        found[name] = network.cidrs, network.zones, network.names.find("a.corp.example")
         for index in range(5):
             address = ipaddress.ip_address(f"10.{index}.0.1")
             found[f"{name} {index}"] = (

@@ -129,3 +129,50 @@ def test_names_and_comments(text: str) -> None:
             assert str(error).isprintable()
     assert values.said_host(text).isprintable()
     assert len(values.said_host(text)) <= values.HOST_LIMIT
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("Corp.Example.", "corp.example"),
+        ("10.10.0.0/16", "10.10.in-addr.arpa"),
+        ("10.0.0.0/8", "10.in-addr.arpa"),
+        ("fd00:1234::/32", "4.3.2.1.0.0.d.f.ip6.arpa"),
+        ("10.10.in-addr.arpa", "10.10.in-addr.arpa"),
+    ],
+)
+def test_zones(text: str, kept: str) -> None:
+    assert values.zone(text) == kept
+
+
+@pytest.mark.parametrize("text", ["*.corp.example", "10.10.0.0/17", "10.10.0.1/16", "", "a..b", "x/16"])
+def test_what_is_no_zone(text: str) -> None:
+    with pytest.raises(InvalidError):
+        values.zone(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept", "split"),
+    [
+        ("10.10.0.53", "10.10.0.53", ("10.10.0.53", 53)),
+        ("10.10.0.53:53", "10.10.0.53", ("10.10.0.53", 53)),
+        (" 10.10.0.53:5353 ", "10.10.0.53:5353", ("10.10.0.53", 5353)),
+        ("FD00::53", "fd00::53", ("fd00::53", 53)),
+        ("[fd00::53]:5353", "[fd00::53]:5353", ("fd00::53", 5353)),
+    ],
+)
+def test_name_servers(text: str, kept: str, split: tuple[str, int]) -> None:
+    assert values.server(text) == kept
+    assert values.split_server(kept) == split
+
+
+@given(st.one_of(st.text(), st.from_regex(r"\[?[0-9a-f:.]{0,20}\]?(:[0-9]{0,7})?")))
+def test_any_text_is_a_name_server_in_its_one_form_or_refused_in_one_line(text: str) -> None:
+    try:
+        kept = values.server(text)
+    except InvalidError as error:
+        assert str(error).isprintable()
+        return
+    assert values.server(kept) == kept
+    host, port = values.split_server(kept)
+    assert ipaddress.ip_address(host) and 1 <= port <= 65_535

@@ -42,7 +42,7 @@ def test_every_key_of_an_agent(tmp_path: Path) -> None:
     interface: w0
     include: [10.10.0.0/16, "2001:db8::/32"]
     exclude: [10.10.9.0/24]
-    dns: false
+    dns: {system: false, scope: everything, local: [Fritz.Box.]}
     engine: aioquic
     log: {level: debug, file: /var/log/w.log, format: json}
     """
@@ -50,7 +50,7 @@ def test_every_key_of_an_agent(tmp_path: Path) -> None:
     assert said.state == Path("/srv/warren")
     assert said.include == ("10.10.0.0/16", "2001:db8::/32")
     assert said.exclude == ("10.10.9.0/24",)
-    assert not said.dns
+    assert (said.dns.system, said.dns.scope, said.dns.local) == (False, "everything", ("fritz.box",))
     assert said.log.file == Path("/var/log/w.log")
     assert plain(said)["log"] == {"level": "debug", "file": "/var/log/w.log", "format": "json"}
     assert plain(said)["state_dir"] == "/srv/warren"
