@@ -145,6 +145,11 @@ class PeerState:
         return self.away is not None and (self.path is None or self.path.heard <= self.away)
 
     @property
+    def carries(self) -> str:
+        """What for, in a word."""
+        return "tcp" if self.index == STREAMS else "udp"
+
+    @property
     def load(self) -> int:
         """Flows, also those that wait."""
         return len(self.openings) + len(self.waiting)

@@ -9,8 +9,6 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from warren.agent.peers import STREAMS
-
 if TYPE_CHECKING:
     from warren.agent.app import Agent
     from warren.agent.tcp import TcpFlow
@@ -58,7 +56,7 @@ def describe(agent: Agent, resolver: str) -> dict[str, Any]:
                 "round_trip_ms": round(state.path.drive.connection.statistics().round_trip * 1000, 2),
                 "lost": state.path.drive.connection.statistics().lost,
                 "phase": state.path.drive.connection.statistics().phase,
-                "carries": "tcp" if state.index == STREAMS else "udp",
+                "carries": state.carries,
                 "flows": len(state.openings),
             }
             for state in agent.peers.states()
