@@ -82,5 +82,5 @@ def test_a_lab_from_a_file(tmp_path: Path) -> None:
         assert connect(lab["near"], "192.0.2.2", ECHO_PORT).error == ""
     finally:
         command("down", "--name", name)
-    assert "there is office, two-sites, or name a YAML file" in command("up", "--topology", "offce")
+    assert "there is ipv6, office, two-sites, or name a YAML file" in command("up", "--topology", "offce")
     assert command("up", "--topology", str(file)) == f"lab: topology {file} cannot be read: No such file or directory\n"
