@@ -13,6 +13,7 @@ from warren.lab.deployment import Deployment
 from warren.lab.services import Services, start_services
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in a hook of its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All that is here needs root: skipped without, unless WARREN_REQUIRE_LAB says that it must run. Two processes at
     most work on it: one on `thread`, whose tests share a lab, one on the rest."""

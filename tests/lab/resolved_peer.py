@@ -1,6 +1,6 @@
 """Plays systemd-resolved on a host where systemd can't run: its D-Bus interface, and its stub on 127.0.0.53.
 
-Run in a lab's host: `python -m tests.lab.resolved_peer UPLINK CALLS`. UPLINK is the nameserver of link 1; each call
+Run in a lab's host: `python resolved_peer.py UPLINK CALLS`. UPLINK is the nameserver of link 1; each call
 that changes something is a JSON line in CALLS. A query goes to the link with the longest domain that holds the name,
 else to the uplink; `.local` is multicast DNS's, unless a link has a domain that holds the name.
 """

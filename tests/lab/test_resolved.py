@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,7 +52,7 @@ def deployment(lab: Lab, services: Services) -> Iterator[Deployment]:
     laptop.write("/etc/resolv.conf", RESOLV_CONF)
     bus = laptop.start(["dbus-daemon", "--config-file=/root/bus.conf", "--nofork", "--print-address=1"])
     bus.wait_for_output("^unix:path")
-    peer = laptop.start([sys.executable, "-m", "tests.lab.resolved_peer", UPLINK, CALLS], log="resolved")
+    peer = laptop.start([sys.executable, Path(__file__).with_name("resolved_peer.py"), UPLINK, CALLS], log="resolved")
     peer.wait_for_output("^resolving")
     deployment.up()
     deployment.warren(deployment.edge, "route", "host", "add", "payroll.acme.local", "--tunnel", "office")

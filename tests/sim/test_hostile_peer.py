@@ -17,6 +17,13 @@ from warren.fabric.core.messages.peer import ON_STREAM, TO_CONNECTOR, Credit, En
 from warren.fabric.core.peer import FlowAsked, PeerClosed
 from warren.fabric.core.reasons import Reason
 
+
+@pytest.fixture(autouse=True)
+def on_aioquic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose streams can be looked into: what the engine holds is part of what is bounded."""
+    monkeypatch.setenv("WARREN_ENGINE", "aioquic")
+
+
 MIB = 1 << 20
 LARGE = (1 << 63) - 1
 

@@ -80,7 +80,7 @@ def test_new_flows_are_shared(deployment: Deployment, laptop: Host, replicas: Re
         wait_until(lambda: more(2), "a flow through the second connector", WITHIN)
         more(FLOWS)
         small, large = replicas.shares()
-        assert small >= large - 2, "new flows go where fewer are"
+        assert 2 * small >= large, "new flows go where fewer are"
 
 
 def test_a_flow_that_one_connector_may_not_open_is_opened_by_the_other(
