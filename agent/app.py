@@ -233,7 +233,7 @@ class Agent:
     def revoked(self, revoked: say.Revoked) -> None:
         pass
 
-    def offered(self, offer: Offer, circuit_socket: CircuitSocket) -> None:
+    def offered(self, offer: Offer, circuit_socket: CircuitSocket, identity: Identity) -> None:
         pass
 
     def dropped(self, circuit: bytes, circuit_socket: CircuitSocket) -> None:

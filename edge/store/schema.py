@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, ForeignKey, LargeBinary, MetaData, String, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.types import JSON
 
 metadata = MetaData(
@@ -33,6 +44,8 @@ tunnels = Table(
     Column("signed", BigInteger, nullable=False),
     Column("created", BigInteger, nullable=False),
     Column("revision", BigInteger, nullable=False),
+    Column("former", LargeBinary, nullable=True),
+    Column("until", BigInteger, nullable=False, server_default=text("0")),
 )
 
 routes = Table(
