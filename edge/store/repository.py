@@ -11,7 +11,6 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Table, bindparam, delete, func, select, update
@@ -139,7 +138,8 @@ class Repository:
             kept = {"former": tunnel.authority if former else b"", "until": until if former else 0}
             await connection.execute(update(table).where(table.c.id == tunnel.id).values(**new, **kept))
             change.changed.add(tunnel.id)
-        return replace(tunnel, **new, **kept)
+            changed = (await connection.execute(select(table).where(table.c.id == tunnel.id))).one()
+        return rows.to_tunnel(changed)
 
     async def delete_tunnel(self, which: str, now: int, *, force: bool = False) -> Tunnel:
         """Deletes it; its routes too if `force`. Raises NotFoundError, InUseError (routes lead to it)."""

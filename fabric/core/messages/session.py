@@ -144,7 +144,7 @@ class Granted(Message, frozen=True):
     route: str
     """Id of the route that allowed it, for status."""
     former: bytes = b""
-    """DER of the CA certificate before `authority`, while it holds beside it; the statement names it, and until when."""
+    """DER of the CA certificate before `authority`, while it holds, too: the statement names it, and until when."""
 
 
 class Denied(Message, frozen=True):
