@@ -67,8 +67,15 @@ async def insert_record(connection: AsyncConnection, table: Table, record: Any, 
 
 def to_tunnel(row: Row[Any]) -> Tunnel:
     return Tunnel(
-        row.id, row.name, row.authority, row.statement, row.signed, row.created, row.revision,
-        row.former or b"", row.until,
+        row.id,
+        row.name,
+        row.authority,
+        row.statement,
+        row.signed,
+        row.created,
+        row.revision,
+        row.former or b"",
+        row.until,
     )
 
 

@@ -2,18 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    ForeignKey,
-    LargeBinary,
-    MetaData,
-    String,
-    Table,
-    Text,
-    UniqueConstraint,
-    text,
-)
+from sqlalchemy import BigInteger, Column, ForeignKey, LargeBinary, MetaData, String, Table, Text, UniqueConstraint
 from sqlalchemy.types import JSON
 
 metadata = MetaData(
@@ -45,7 +34,7 @@ tunnels = Table(
     Column("created", BigInteger, nullable=False),
     Column("revision", BigInteger, nullable=False),
     Column("former", LargeBinary, nullable=True),
-    Column("until", BigInteger, nullable=False, server_default=text("0")),
+    Column("until", BigInteger, nullable=False, server_default="0"),
 )
 
 routes = Table(

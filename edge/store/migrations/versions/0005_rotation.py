@@ -13,13 +13,11 @@ depends_on = None
 
 def upgrade() -> None:
     """No tunnel has one."""
-    with op.batch_alter_table("tunnels") as table:
-        table.add_column(sa.Column("former", sa.LargeBinary, nullable=True))
-        table.add_column(sa.Column("until", sa.BigInteger, nullable=False, server_default=sa.text("0")))
+    op.add_column("tunnels", sa.Column("former", sa.LargeBinary, nullable=True))
+    op.add_column("tunnels", sa.Column("until", sa.BigInteger, nullable=False, server_default="0"))
 
 
 def downgrade() -> None:
     """Keys from before a rotation hold no longer."""
-    with op.batch_alter_table("tunnels") as table:
-        table.drop_column("until")
-        table.drop_column("former")
+    op.drop_column("tunnels", "until")
+    op.drop_column("tunnels", "former")
