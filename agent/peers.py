@@ -183,6 +183,8 @@ class Peers:
         """Until when a tunnel is taken to have no further connector."""
         self.datagrams_ready: Callable[[int], None] = lambda room: None
         """Called with the room for a datagram whenever a connection that carries some is proved."""
+        self.outdated: Callable[[], None] = lambda: None
+        """Called when what the judge granted some time ago no longer fits: a tunnel has another key since."""
         self._revisions: dict[str, int] = {}
         self._questions: dict[int, asyncio.Future[bytes]] = {}
         self._next_question = 1
@@ -265,6 +267,8 @@ class Peers:
             )
             root = believed(granted, said, circuit.authority, time.time())
         except DeniedError as error:
+            if error.reason is Reason.STALE_GRANT:
+                self.outdated()
             if state.avoids and error.reason is Reason.TUNNEL_DOWN:
                 self._alone[granted.tunnel, state.index] = self._loop.time() + ALONE
             self._lost(state, error.reason)
