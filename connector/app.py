@@ -77,7 +77,7 @@ class Connector:
         self._key = keys.generate()
         self._face = make_face(self._key, token)
         self._faces = {self._face.identity: self._face}
-        """By what an attachment has shown; one more for each token that was taken since the start."""
+        """By what an attachment shows: the present one, and that of before where an edge has not taken the new one."""
         self._renewing: asyncio.Task[None] | None = None
         self.gate = Gate(token.tunnel, Verifier(token.network, token.edges()), own_listeners_spared(config))
         self.counts = Counts()
@@ -142,6 +142,8 @@ class Connector:
         if all(refused):
             return
         self._face, self.token = face, token
+        shown = {face.identity, *(node.shown for node in self.nodes)}
+        self._faces = {identity: one for identity, one in self._faces.items() if identity in shown}
         for presence in self.presences:
             presence.identity = face.identity
         log.info("token reread", tunnel=token.name, revision=token.verify().revision)
