@@ -138,7 +138,7 @@ class Connector:
     async def _renew(self, token: tokens.TunnelToken) -> None:
         face = make_face(self._key, token)
         self._faces[face.identity] = face
-        refused = await asyncio.gather(*(self._renew_at(index, face) for index in range(len(self.nodes))))
+        refused = await asyncio.gather(*(self._renew_at(node, face) for node in list(self.nodes)))
         if all(refused):
             return
         self._face, self.token = face, token
@@ -148,14 +148,13 @@ class Connector:
             presence.identity = face.identity
         log.info("token reread", tunnel=token.name, revision=token.verify().revision)
 
-    async def _renew_at(self, index: int, face: Face) -> str:
+    async def _renew_at(self, node: Node, face: Face) -> str:
         """Why this edge does not take it; "": it does, or will once it can be reached."""
-        found = await self.nodes[index].renewed(face.identity)
+        found = await node.renewed(face.identity)
         if isinstance(found, Node):
-            self.nodes[index] = found
+            self.nodes[self.nodes.index(node)] = found
             return ""
-        edge = str(self.nodes[index].edge)
-        log.warning("an edge does not take the new token; SIGHUP tries again", edge=edge, reason=found.word)
+        log.warning("an edge does not take the new token; SIGHUP tries again", edge=str(node.edge), reason=found.word)
         return found.text
 
     def __len__(self) -> int:
