@@ -159,6 +159,7 @@ class Agent:
         node = self.nodes[0]
         self.peers = Peers(self.engine, device.network, self._prove, node)
         self.decisions = Decisions(node)
+        self.peers.outdated = self.decisions.forget
         self.tcp = TcpJourney(self.capture, self.decisions, self.peers, self._names)
         routers = (own.resolver_address.packed, *([six[2].packed] if six else []))
         self.udp = UdpJourney(self.capture, self.decisions, self.peers, self._names, routers)
@@ -233,7 +234,7 @@ class Agent:
     def revoked(self, revoked: say.Revoked) -> None:
         pass
 
-    def offered(self, offer: Offer, circuit_socket: CircuitSocket) -> None:
+    def offered(self, offer: Offer, circuit_socket: CircuitSocket, identity: Identity) -> None:
         pass
 
     def dropped(self, circuit: bytes, circuit_socket: CircuitSocket) -> None:

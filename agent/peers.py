@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -39,6 +40,7 @@ from warren.fabric.core.peer import (
 )
 from warren.fabric.core.reasons import Reason
 from warren.fabric.identity import certificates, statements
+from warren.fabric.identity.statements import TunnelStatement
 
 log = structlog.get_logger()
 
@@ -181,6 +183,8 @@ class Peers:
         """Until when a tunnel is taken to have no further connector."""
         self.datagrams_ready: Callable[[int], None] = lambda room: None
         """Called with the room for a datagram whenever a connection that carries some is proved."""
+        self.outdated: Callable[[], None] = lambda: None
+        """Called when what the judge granted some time ago no longer fits: a tunnel has another key since."""
         self._revisions: dict[str, int] = {}
         self._questions: dict[int, asyncio.Future[bytes]] = {}
         self._next_question = 1
@@ -226,20 +230,24 @@ class Peers:
         states = self._states[granted.tunnel, index]
         if len(states) >= CONNECTIONS:
             raise DeniedError(Reason.LIMIT, "peer connections to one tunnel")
-        self._believe(granted)
+        said = self._believe(granted)
         avoids = frozenset(tried)
         state = PeerState(granted.tunnel, granted.tunnel_name, os.urandom(16), index, granted.permit, avoids)
         states.append(state)
-        self._spawn(self._connect(state, granted))
+        self._spawn(self._connect(state, granted, said))
         return state
 
-    def _believe(self, granted: Granted) -> None:
-        """The network key has to have signed the tunnel, and nothing older than what was seen."""
+    def _believe(self, granted: Granted) -> TunnelStatement:
+        """The network key has to have signed the tunnel, and nothing older than what was seen. An older statement may
+        have been kept from before a rotation: STALE_GRANT, on which the judge is asked once more."""
         lowest = self._revisions.get(granted.tunnel, 0)
-        said = statements.verify_tunnel(granted.statement, granted.authority, self._network, lowest=lowest)
+        said = statements.verify_tunnel(granted.statement, granted.authority, self._network)
         if said.tunnel != granted.tunnel:
             raise DeniedError(Reason.WRONG_TUNNEL, granted.tunnel_name)
+        if said.revision < lowest:
+            raise DeniedError(Reason.STALE_GRANT, f"the tunnel's revision {said.revision} is older than {lowest}")
         self._revisions[granted.tunnel] = said.revision
+        return said
 
     def _when_ready(self, state: PeerState, then: Callable[[AgentPeer | None, Reason], None]) -> None:
         if state.peer is not None and state.peer.ready and not state.peer.closed:
@@ -251,13 +259,16 @@ class Peers:
 
     # ---- connections ----
 
-    async def _connect(self, state: PeerState, granted: Granted) -> None:
+    async def _connect(self, state: PeerState, granted: Granted, said: TunnelStatement) -> None:
         leaving = tuple(other.boot for other in self._states[granted.tunnel, state.index] if other.draining)
         try:
             circuit, socket = await self._switches.ask(
                 state.index, state.id, granted.permit, (*state.avoids, *leaving), patient=not state.avoids
             )
+            root = believed(granted, said, circuit.authority, time.time())
         except DeniedError as error:
+            if error.reason is Reason.STALE_GRANT:
+                self.outdated()
             if state.avoids and error.reason is Reason.TUNNEL_DOWN:
                 self._alone[granted.tunnel, state.index] = self._loop.time() + ALONE
             self._lost(state, error.reason)
@@ -265,7 +276,7 @@ class Peers:
         config = ClientConfig(
             alpn=ALPN,
             server_name=certificates.tunnel_name(granted.tunnel),
-            root=certificates.pem(granted.authority),
+            root=certificates.pem(root),
             limits=replace(PEER_LIMITS, datagrams=state.index == DATAGRAMS),
         )
         now = self._loop.time()
@@ -435,6 +446,19 @@ class Peers:
             if state.peer is not None and state.path is not None:
                 state.peer.close(Reason.PEER_GONE, self._loop.time())
                 state.path.flush()
+
+
+def believed(granted: Granted, said: TunnelStatement, named: bytes, now: float) -> bytes:
+    """The CA certificate (DER) that a connector is held against, of those that the network key's statement allows.
+
+    `named`: SHA-256 of the one that the switch says it showed; a lie about it ends in a failed handshake, no more.
+    `now`: Unix time in seconds. Raises DeniedError(STALE_GRANT): a newer or an older one than the statement knows.
+    """
+    if named in (b"", said.authority):
+        return granted.authority
+    if named == said.former and now < said.until and certificates.fingerprint(granted.former) == named:
+        return granted.former
+    raise DeniedError(Reason.STALE_GRANT, "its connector has another key than the judge said")
 
 
 class Opening:

@@ -55,6 +55,8 @@ class UdpFlow:
         self.address = "" if host else str(ipaddress.ip_address(key.destination))
         self.began = time.time()
         self.used = time.monotonic()
+        self.retried = False
+        """The judge was asked once more."""
         self.waiting: deque[bytes] | None = deque()
         self.held = 0
         self.opening: Opening | None = None
@@ -219,9 +221,13 @@ class UdpJourney:
             opening.flush()
 
     def refused(self, flow: UdpFlow, reason: Reason, detail: str) -> None:
-        log.debug("flow refused", destination=flow.destination, reason=reason.word, detail=detail)
         if reason in (Reason.STALE_GRANT, Reason.GRANT_EXPIRED):
             self._decisions.forget()
+            if flow.waiting is not None and not flow.retried:
+                flow.granted, flow.opening, flow.retried = None, None, True
+                flow.task = asyncio.create_task(self._open(flow))
+                return
+        log.debug("flow refused", destination=flow.destination, reason=reason.word, detail=detail)
         self.flows.pop(flow.key, None)
         self._let_go(flow)
         self.counters[f"refused_{reason.word}"] += 1

@@ -6,15 +6,14 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 from collections import Counter
+from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import replace
 
 import structlog
 
-from warren import __version__
 from warren.connector.config import ConnectorConfig
+from warren.connector.face import Face, check_successor, make_face
 from warren.connector.flows import Counts, Flows, elapsed
 from warren.connector.gate import Gate
 from warren.connector.health import families, own_listeners_spared, ready
@@ -25,7 +24,6 @@ from warren.fabric.aio.node import Identity, Node
 from warren.fabric.aio.presence import Presence
 from warren.fabric.core.connector_peer import ConnectorPeer
 from warren.fabric.core.credit import Budget
-from warren.fabric.core.engine import Limits, ServerConfig
 from warren.fabric.core.errors import ConfigError, DeniedError, WireError
 from warren.fabric.core.messages import session as say
 from warren.fabric.core.messages.attachment import Offer
@@ -36,14 +34,11 @@ from warren.fabric.daemon.health import Health, serve_health
 from warren.fabric.daemon.privileges import keep_only
 from warren.fabric.daemon.systemd import notify
 from warren.fabric.engines import choose
-from warren.fabric.identity import certificates, keys, proof, tokens
+from warren.fabric.identity import keys, proof, tokens
 from warren.fabric.identity.grants import Verifier
 
 log = structlog.get_logger()
 
-ALPN = "warren-peer/1"
-PEER_LIMITS = Limits(idle_timeout=900.0, streams=1024, connection_window=256 << 20)
-"""Idle: the hold time for a silent agent (protocol.md, section 3)."""
 PEERS = 4096
 """Peer connections and offers that wait for their first packet: 155 KiB each with its engine."""
 FIRST_PACKET = 10.0
@@ -54,9 +49,11 @@ BEAT = 1.0
 class AgentAtDoor:
     """An offered circuit: nothing is kept for it but this until the agent's first packet comes."""
 
-    def __init__(self, connector: Connector, offer: Offer, circuit_socket: CircuitSocket) -> None:
+    def __init__(self, connector: Connector, offer: Offer, circuit_socket: CircuitSocket, face: Face) -> None:
+        """`face`: the one that the switch told the agent to expect."""
         self.connector = connector
         self.offer = offer
+        self.face = face
         self.socket = circuit_socket
         self.path: PeerPath | None = None
         self.peer: ConnectorPeer | None = None
@@ -76,16 +73,12 @@ class Connector:
         self._loop = asyncio.get_running_loop()
         self._chosen = choose(config.engine, config.controller)
         self.engine = self._chosen.engine
-        token = tokens.parse_tunnel_token(token_text)
-        self.token = token
-        key = keys.generate()
-        raw = keys.public(key)
-        self._leaf = token.make_leaf(raw)
-        shown = certificates.pem(self._leaf), keys.private_pem(key)
-        self._servers = [
-            ServerConfig((ALPN,), *shown, replace(PEER_LIMITS, datagrams=datagrams)) for datagrams in (False, True)
-        ]
-        """By the index of the circuit socket: TCP flows, UDP and ICMP flows."""
+        self.token = token = tokens.parse_tunnel_token(token_text)
+        self._key = keys.generate()
+        self._face = make_face(self._key, token)
+        self._faces = {self._face.identity: self._face}
+        """By what an attachment shows: the present one, and that of before where an edge has not taken the new one."""
+        self._renewing: asyncio.Task[None] | None = None
         self.gate = Gate(token.tunnel, Verifier(token.network, token.edges()), own_listeners_spared(config))
         self.counts = Counts()
         self._budget = Budget()
@@ -93,22 +86,8 @@ class Connector:
         self._by_peer: dict[bytes, AgentAtDoor] = {}
         self.draining = False
         self._lease, self._confirmed = config.lease, elapsed()
-
-        def sign(label: bytes, challenge: bytes, leaf: bytes) -> bytes:
-            return proof.sign(key, label, challenge, leaf)
-
-        self._identity = Identity(
-            "connector",
-            raw,
-            sign,
-            token.network,
-            (self._leaf, token.authority),
-            token.statement,
-            socket.gethostname(),
-            f"warren {__version__}",
-        )
-        self.nodes = [Node(self.engine, self._identity, edge, self) for edge in token.edges().edges]
-        self.presences = [Presence(self._identity, edge) for edge in token.edges().edges]
+        self.nodes = [Node(self.engine, self._face.identity, edge, self) for edge in token.edges().edges]
+        self.presences = [Presence(self._face.identity, edge) for edge in token.edges().edges]
         self._beat: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -138,6 +117,45 @@ class Connector:
             ended = self.gate.revocations.end_all()
             if ended:
                 log.warning("flows ended: no edge has confirmed them for the lease", flows=ended, seconds=self._lease)
+
+    # ---- another token ----
+
+    def reread(self, read: Callable[[], str]) -> None:
+        """Takes the token that `read` gives now. Flows go on; where it can't be taken, the present one stays in use."""
+        try:
+            token = tokens.parse_tunnel_token(read())
+            check_successor(token, self.token)
+        except ConfigError as error:
+            log.warning("the token was not reread, the one in use stays", why=str(error))
+            return
+        if token == self.token and all(node.shown is self._face.identity for node in self.nodes):
+            log.info("the token is the same as before")
+        elif self._renewing is not None and not self._renewing.done():
+            log.warning("the token was not reread, the one before it is being taken still")
+        else:
+            self._renewing = asyncio.create_task(self._renew(token))
+
+    async def _renew(self, token: tokens.TunnelToken) -> None:
+        face = make_face(self._key, token)
+        self._faces[face.identity] = face
+        refused = await asyncio.gather(*(self._renew_at(node, face) for node in list(self.nodes)))
+        if all(refused):
+            return
+        self._face, self.token = face, token
+        shown = {face.identity, *(node.shown for node in self.nodes)}
+        self._faces = {identity: one for identity, one in self._faces.items() if identity in shown}
+        for presence in self.presences:
+            presence.identity = face.identity
+        log.info("token reread", tunnel=token.name, revision=token.verify().revision)
+
+    async def _renew_at(self, node: Node, face: Face) -> str:
+        """Why this edge does not take it; "": it does, or will once it can be reached."""
+        found = await node.renewed(face.identity)
+        if isinstance(found, Node):
+            self.nodes[self.nodes.index(node)] = found
+            return ""
+        log.warning("an edge does not take the new token; SIGHUP tries again", edge=str(node.edge), reason=found.word)
+        return found.text
 
     def __len__(self) -> int:
         """Agents with a peer connection."""
@@ -173,7 +191,7 @@ class Connector:
         if ended:
             log.info("flows ended: what they stood on was taken back", flows=ended)
 
-    def offered(self, offer: Offer, circuit_socket: CircuitSocket) -> None:
+    def offered(self, offer: Offer, circuit_socket: CircuitSocket, identity: Identity) -> None:
         """Keeps the offer until the agent's first packet; a further circuit of a living connection joins it."""
         known = self._by_peer.get(offer.peer)
         if known is not None and known.path is not None and known.peer is not None:
@@ -185,7 +203,7 @@ class Connector:
         if len(self._doors) >= PEERS:
             log.warning("too many agents", limit=PEERS)
             return
-        door = self._doors[offer.circuit] = AgentAtDoor(self, offer, circuit_socket)
+        door = self._doors[offer.circuit] = AgentAtDoor(self, offer, circuit_socket, self._faces[identity])
         circuit_socket.expect(offer.circuit, door.first)
         self._loop.call_later(FIRST_PACKET, self._give_up, door)
 
@@ -206,7 +224,7 @@ class Connector:
 
     def answer(self, door: AgentAtDoor, packet: bytes) -> PeerPath | None:
         now = self._loop.time()
-        connection = self.engine.accept(self._servers[door.offer.index], packet, now)
+        connection = self.engine.accept(door.face.servers[door.offer.index], packet, now)
         if connection is None:
             return None
         greeting = os.urandom(32), self.nodes[0].boot
@@ -226,7 +244,7 @@ class Connector:
         if said.key != door.offer.key or said.peer != door.offer.peer:
             return Reason.BAD_PROOF
         try:
-            proof.verify(said.key, said.signature, LABEL, challenge, self._leaf)
+            proof.verify(said.key, said.signature, LABEL, challenge, door.face.leaf)
         except (DeniedError, WireError):
             return Reason.BAD_PROOF
         return None
@@ -278,6 +296,9 @@ class Connector:
         """Resets what is still open, and says goodbye."""
         if self._beat is not None:
             self._beat.cancel()
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.gather(self._renewing, return_exceptions=True)
         for door in list(self._doors.values()):
             if door.peer is not None and door.path is not None:
                 door.peer.close(Reason.DRAINING, self._loop.time())
@@ -288,8 +309,9 @@ class Connector:
             await presence.close()
 
 
-def run(config: ConnectorConfig, token: str) -> None:
-    """Runs the connector in this process until SIGTERM (drains) or SIGINT (ends at once)."""
+def run(config: ConnectorConfig, token: str, read: Callable[[], str]) -> None:
+    """Runs the connector in this process until SIGTERM (drains) or SIGINT (ends at once). `read`: the token anew, for
+    SIGHUP; raises ConfigError."""
     import uvloop
 
     take_names_as_they_are()
@@ -304,8 +326,8 @@ def run(config: ConnectorConfig, token: str) -> None:
 
         loop.add_signal_handler(signal.SIGTERM, lambda: now.set() if stop.is_set() else stop.set())
         loop.add_signal_handler(signal.SIGINT, at_once)
-        logs.on_hangup(loop, at_once)
         connector = Connector(config, token)
+        logs.on_hangup(loop, at_once, lambda: connector.reread(read))
         async with AsyncExitStack() as stack:
             if config.metrics is not None:
                 state = Health(lambda: ready(connector), lambda: families(connector))

@@ -77,7 +77,7 @@ def run(
     }
     said = settings(config, given)
     set_up(said.log.level, said.log.format, said.log.file)
-    run_connector(said, said.read_token(token_file))
+    run_connector(said, said.read_token(token_file), lambda: said.reread_token(token_file))
 
 
 def _unit(config: ConnectorConfig, file: Path | None) -> Unit:

@@ -50,6 +50,14 @@ class ConnectorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
             raise ConfigError("no token: use --token-file FILE, or --token-file - for standard input")
         return read_token(source)
 
+    def reread_token(self, given: str | None = None) -> str:
+        """The same file once more. Raises ConfigError, also where there is none to be read again."""
+        if given is None and credential_file("token") is not None:
+            raise ConfigError("systemd passed it as a credential when the service started: restart the service")
+        if (given or self.token_file) == "-":
+            raise ConfigError("it came on standard input: start the connector anew, or run it with a file")
+        return self.read_token(given)
+
 
 def read_token(source: str, *, private: bool = True) -> str:
     """The token in a file, or on standard input for "-". Raises ConfigError, also for a file that others can read.

@@ -1,12 +1,13 @@
 """The administrator's keys: made by `warren edge init`, kept in a directory of the administrator's, shown to no edge.
 
 network.key, network.pem   the root of trust         edge-ca.key, edge-ca.pem   certifies edges
-edges.signed               the list of edges
+edges.signed               the list of edges         revisions.json         of tunnels that were rotated from here
 """
 
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from warren.edge import state
@@ -21,7 +23,7 @@ from warren.fabric.core.errors import ConfigError, DeniedError
 from warren.fabric.identity import certificates, keys
 from warren.fabric.identity.files import private_directory, read_private, write_private
 from warren.fabric.identity.grants import certify_grant_key
-from warren.fabric.identity.statements import Edge, EdgeList, sign_edges, sign_tunnel, verify_edges
+from warren.fabric.identity.statements import Edge, EdgeList, sign_edges, sign_tunnel, verify_edges, verify_tunnel
 from warren.fabric.identity.tokens import EnrolmentKey, TunnelToken, new_secret
 
 ADMIN_DIRECTORY = Path("~/.config/warren/admin")
@@ -33,6 +35,7 @@ NETWORK = "network.pem"
 AUTHORITY_KEY = "edge-ca.key"
 AUTHORITY = "edge-ca.pem"
 EDGES = "edges.signed"
+REVISIONS = "revisions.json"
 FILES = (NETWORK_KEY, NETWORK, AUTHORITY_KEY, AUTHORITY, EDGES)
 
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.IGNORECASE)
@@ -49,6 +52,16 @@ class NewTunnel:
     statement: bytes
     revision: int
     token: TunnelToken
+
+
+@dataclass(frozen=True, slots=True)
+class KnownTunnel:
+    """A tunnel as the edge shows it, not yet verified."""
+
+    id: str
+    name: str
+    authority: bytes
+    statement: bytes
 
 
 class Administrator:
@@ -82,10 +95,53 @@ class Administrator:
 
     def new_tunnel(self, name: str) -> NewTunnel:
         """Makes the tunnel's CA, and signs that it is this tunnel's. The CA's key is in the token only."""
-        tunnel, key = keys.new_id(), keys.generate()
+        return self._tunnel(keys.new_id(), name, 1)
+
+    def rotate(self, known: KnownTunnel, until: int) -> NewTunnel:
+        """Makes the tunnel another CA. The present one holds beside it until `until` (Unix time, seconds), unless the
+        edge shows one that was replaced before: that ends at once. Raises ConfigError."""
+        revision, last = self._verified(known), self._signed().get(known.id, 0)
+        former = known.authority if revision >= last else b""
+        return self._tunnel(known.id, known.name, max(revision, last) + 1, former, until if former else 0)
+
+    def finish(self, known: KnownTunnel) -> tuple[bytes, int]:
+        """The statement that the tunnel's present CA is its only one, and its revision. Raises ConfigError."""
+        revision = self._verified(known)
+        if revision < self._signed().get(known.id, 0):
+            raise ConfigError(
+                f"the edge shows a key of tunnel {known.name} that was replaced before (was an older store restored?): "
+                "rotate it once more"
+            )
+        return sign_tunnel(self.network_key(), known.id, known.authority, revision + 1), revision + 1
+
+    def remember(self, tunnel: str, revision: int) -> None:
+        """The edge has taken this revision: one that shows an older from now on is not believed."""
+        signed = {**self._signed(), tunnel: revision}
+        write_private(self.directory / REVISIONS, json.dumps(signed, indent=1).encode(), replace=True)
+
+    def _verified(self, known: KnownTunnel) -> int:
+        """The revision of what the edge shows: it may not put a CA of its own in the tunnel's place."""
+        try:
+            said = verify_tunnel(known.statement, known.authority, self.network)
+        except DeniedError as error:
+            raise ConfigError(f"what the edge shows of tunnel {known.name} is not signed: {error.detail}") from None
+        if said.tunnel != known.id:
+            raise ConfigError(f"what the edge shows of tunnel {known.name} is another tunnel's")
+        return said.revision
+
+    def _signed(self) -> dict[str, int]:
+        path = self.directory / REVISIONS
+        if not path.exists():
+            return {}
+        try:
+            return msgspec.json.decode(read_private(path), type=dict[str, int])
+        except msgspec.DecodeError:
+            raise ConfigError(f"{path} is damaged: restore a copy, or remove it") from None
+
+    def _tunnel(self, tunnel: str, name: str, revision: int, former: bytes = b"", until: int = 0) -> NewTunnel:
+        key = keys.generate()
         authority = certificates.make_tunnel_authority(key, tunnel)
-        revision = 1
-        statement = sign_tunnel(self.network_key(), tunnel, authority, revision)
+        statement = sign_tunnel(self.network_key(), tunnel, authority, revision, former, until)
         token = TunnelToken(
             network=self.network,
             signed_edges=self.signed_edges,

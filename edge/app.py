@@ -51,6 +51,10 @@ ATTACH_LIMITS = Limits(idle_timeout=75.0, streams=128, stream_window=1 << 20, co
 """Idle: an agent beats every 20 s, so three are missed. Windows: messages of at most 1 MiB."""
 
 
+LOOK_AGAIN = 60.0
+"""Seconds between looks at a key that is about to end."""
+
+
 def listen_host(wanted: str) -> str:
     """The address to bind: `::` takes both families, but for a kernel without IPv6."""
     if wanted != "::":
@@ -71,7 +75,7 @@ class Edge:
         self.repository = repository
         self.socket = open_socket((listen_host(config.listen_host), config.listen_port or credentials.edge.port))
         now = self._loop.time()
-        doorkeeper = Doorkeeper(credentials.network, credentials.leaf, lambda: repository.snapshot)
+        doorkeeper = Doorkeeper(credentials.network, credentials.leaf, lambda: repository.snapshot, time.time)
         self.dns = dns
         authority = Authority(
             credentials.edge.id, doorkeeper, credentials.issuer, repository, dns.judge, dns.search, dns.zones
@@ -92,6 +96,8 @@ class Edge:
         self._writing = False
         self.presences = Presences(doorkeeper, self._doubt)
         self.shown = server
+        self._ending: asyncio.TimerHandle | None = None
+        self._await_end(repository.snapshot, time.time())
         repository.on_change = self._changed
         self._loop.add_reader(self.socket.fileno(), self._readable)
         self._rearm()
@@ -104,8 +110,9 @@ class Edge:
             node = self._doorkeeper.identify(LABEL, challenge, shown)
         except DeniedError as error:
             return error.reason
-        tunnel = node.tunnel.id if isinstance(node, ConnectorNode) else ""
-        return Admission(attach.key, attach.role, attach.boot, tunnel)
+        if isinstance(node, ConnectorNode):
+            return Admission(attach.key, attach.role, attach.boot, node.tunnel.id, node.authority, node.revision)
+        return Admission(attach.key, attach.role, attach.boot)
 
     def _permitted(self, permit: bytes, key: bytes) -> str | Reason:
         """The tunnel that a pass is for. The device must still be there: a deleted one gets no new circuit."""
@@ -121,17 +128,36 @@ class Edge:
 
     def _changed(self, snapshot: Snapshot, change: Change) -> None:
         self.sessions.changed(snapshot, change)
-        self.connections.flush()  # what is said above goes out before connections are closed below
+        self._turn_away(snapshot)
+
+    def _turn_away(self, snapshot: Snapshot) -> None:
+        """Who may be here no longer leaves, now or when the next key of a tunnel ends."""
+        now = time.time()
+        self.connections.flush()  # what sessions were told goes out before connections are closed below
         for member in list(self.circuits.members):
-            gone = (
-                snapshot.device(keys.thumbprint(member.key)) is None
-                if member.role == "agent"
-                else snapshot.tunnel(member.tunnel) is None
-            )
-            if gone:
-                reason = Reason.DEVICE_UNKNOWN if member.role == "agent" else Reason.WRONG_TUNNEL
+            if member.role == "agent":
+                reason = Reason.DEVICE_UNKNOWN
+                here = snapshot.device(keys.thumbprint(member.key)) is not None
+            else:
+                reason, tunnel = Reason.WRONG_TUNNEL, snapshot.tunnel(member.tunnel)
+                here = tunnel is not None and tunnel.admits(member.authority, member.revision, now)
+            if not here:
                 self.connections.attachments.expel(member.key, reason, self._loop.time())
         self.connections.flush()
+        self._await_end(snapshot, now)
+
+    def _await_end(self, snapshot: Snapshot, now: float) -> None:
+        """Looks again when a key from before a rotation ends. The clock may be set meanwhile, hence the bound."""
+        if self._ending is not None:
+            self._ending.cancel()
+        until = min((tunnel.until for tunnel in snapshot.tunnels.values() if tunnel.until > now), default=None)
+        wait = None if until is None else min(until - now, LOOK_AGAIN)
+        self._ending = None if wait is None else self._loop.call_later(wait, self._end_keys)
+
+    def _end_keys(self) -> None:
+        snapshot = self.repository.snapshot
+        self.sessions.turn_away(snapshot, time.time())
+        self._turn_away(snapshot)
 
     def _doubt(self, key: bytes) -> None:
         """The TLS connection of a connector process has ended: if it does not answer any more, its flows end."""
@@ -182,6 +208,8 @@ class Edge:
 
     async def close(self) -> None:
         self.repository.on_change = lambda snapshot, change: None
+        if self._ending is not None:
+            self._ending.cancel()
         self.connections.close()
         if self._timer is not None:
             self._timer.cancel()

@@ -18,6 +18,13 @@ class ConnectorView:
     host: str
     since: int
     flows: int
+    draining: bool = False
+    program: str = ""
+    """Its program and version."""
+    revision: int = 0
+    """Of the statement in its token."""
+    key: str = ""
+    """SHA-256 of the tunnel CA that it shows, hex."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

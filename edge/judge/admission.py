@@ -29,6 +29,10 @@ class ConnectorNode:
 
     tunnel: Tunnel
     key: bytes
+    authority: bytes
+    """SHA-256 of the tunnel CA that its leaf is under."""
+    revision: int
+    """Of the network key's statement that it showed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +49,10 @@ class Shown:
 class Doorkeeper:
     """Knows the network, this edge's leaf and the store's present state."""
 
-    def __init__(self, network: bytes, leaf: bytes, snapshot: Callable[[], Snapshot]) -> None:
-        """`network`, `leaf`: DER."""
+    def __init__(self, network: bytes, leaf: bytes, snapshot: Callable[[], Snapshot], now: Callable[[], float]) -> None:
+        """`network`, `leaf`: DER. `now`: Unix time in seconds."""
         self.leaf = leaf
+        self._now = now
         self._network = network
         self._snapshot = snapshot
 
@@ -58,13 +63,13 @@ class Doorkeeper:
         except WireError:
             raise DeniedError(Reason.BAD_PROOF) from None
         if shown.role == "connector":
-            return ConnectorNode(self._tunnel(shown), shown.key)
+            return self._connector(shown)
         device = self._snapshot().device(keys.thumbprint(shown.key))
         if device is None:
             raise DeniedError(Reason.DEVICE_UNKNOWN)
         return DeviceNode(device, shown.key)
 
-    def _tunnel(self, shown: Shown) -> Tunnel:
+    def _connector(self, shown: Shown) -> ConnectorNode:
         if len(shown.certificates) != 2:
             raise DeniedError(Reason.BAD_PROOF, "a connector shows its leaf and its tunnel's CA")
         leaf, authority = shown.certificates
@@ -74,6 +79,6 @@ class Doorkeeper:
         tunnel = self._snapshot().tunnel(said.tunnel)
         if tunnel is None:
             raise DeniedError(Reason.WRONG_TUNNEL, "the tunnel was deleted")
-        if said.revision < tunnel.signed:
+        if not tunnel.admits(said.authority, said.revision, self._now()):
             raise DeniedError(Reason.WRONG_TUNNEL, "its token was replaced by a newer one")
-        return tunnel
+        return ConnectorNode(tunnel, shown.key, said.authority, said.revision)

@@ -85,7 +85,7 @@ class Sessions:
                 there[session] = None
                 if len(there) > SESSIONS_PER_DEVICE:
                     next(iter(there)).expel(Reason.LIMIT)
-            case ConnectorNode(tunnel, _):
+            case ConnectorNode(tunnel):
                 self._known.add(tunnel.id)
                 self._connectors.setdefault(tunnel.id, {})[session.boot] = session
 
@@ -96,7 +96,7 @@ class Sessions:
                 there.pop(session, None)
                 if not there:
                     self._agents.pop(device.id, None)
-            case ConnectorNode(tunnel, _):
+            case ConnectorNode(tunnel):
                 if self._connectors.get(tunnel.id, {}).get(session.boot) is session:
                     del self._connectors[tunnel.id][session.boot]
 
@@ -117,10 +117,20 @@ class Sessions:
                     session.expel(Reason.DEVICE_UNKNOWN)
                 else:
                     session.now_is(device)
+        self.turn_away(snapshot, time.time())
+
+    def turn_away(self, snapshot: Snapshot, now: float) -> None:
+        """Connectors of deleted tunnels, and those whose key holds no longer, leave. `now`: Unix time in seconds."""
         for tunnel_id, connectors in list(self._connectors.items()):
-            if snapshot.tunnel(tunnel_id) is None:
-                for session in list(connectors.values()):
+            tunnel = snapshot.tunnel(tunnel_id)
+            for session in list(connectors.values()):
+                node = session.node
+                if not isinstance(node, ConnectorNode):
+                    continue
+                if tunnel is None:
                     session.expel(Reason.WRONG_TUNNEL)
+                elif not tunnel.admits(node.authority, node.revision, now):
+                    session.expel(Reason.WRONG_TUNNEL, "its token was replaced by a newer one")
 
     # ---- Live ----
 
@@ -133,9 +143,14 @@ class Sessions:
 
     def connectors(self, tunnel: str) -> Sequence[ConnectorView]:
         return [
-            ConnectorView(session.boot.hex(), session.host, int(session.since), session.flows)
+            ConnectorView(
+                boot=session.boot.hex(), host=session.host, since=int(session.since), flows=session.flows,
+                draining=session.draining, program=session.program, revision=session.node.revision,
+                key=session.node.authority.hex(),
+            )
             for session in self._connectors.get(tunnel, {}).values()
-        ]
+            if isinstance(session.node, ConnectorNode)
+        ]  # fmt: skip
 
     def flows(self) -> Sequence[FlowView]:
         """None: flows are end to end; the agent's status shows them, with circuit and connector."""
@@ -152,6 +167,7 @@ class Session:
         self.node: DeviceNode | ConnectorNode | None = None
         self.boot = b""
         self.host = ""
+        self.program = ""
         self.since = time.time()
         self.flows = 0
         self.draining = False
@@ -214,9 +230,9 @@ class Session:
             log.info("session over", **self._who())
         self.node = None
 
-    def expel(self, reason: Reason) -> None:
+    def expel(self, reason: Reason, detail: str = "") -> None:
         """What it was admitted for is gone."""
-        self._refuse(DeniedError(reason))
+        self._refuse(DeniedError(reason, detail))
 
     # ---- entering ----
 
@@ -230,12 +246,13 @@ class Session:
         if len(enter.boot) != 16:
             raise WireError("a boot id that is not 16 bytes")
         self.boot, self.host = enter.boot, printable(enter.host)[:255]
+        self.program = printable(enter.program)[:40]
         self._sessions.entered(self)
-        log.info("session", program=enter.program[:40], **self._who())
+        log.info("session", program=self.program, **self._who())
         match self.node:
             case DeviceNode(device, _):
                 self.tell_network(device)
-            case ConnectorNode(tunnel, _):
+            case ConnectorNode(tunnel):
                 self._send(say.Welcome(tunnel.id, tunnel.name, self._authority.edge, time.time()))
                 self.tell_revoked()
 
@@ -243,7 +260,7 @@ class Session:
         match self.node:
             case DeviceNode(device, _):
                 return {"device": device.name}
-            case ConnectorNode(tunnel, _):
+            case ConnectorNode(tunnel):
                 return {"tunnel": tunnel.name, "connector": self.boot.hex()[:8]}
         return {}
 
@@ -317,6 +334,7 @@ class Session:
             tunnel.authority,
             tunnel.statement,
             decision.route.id,
+            tunnel.former if now < tunnel.until else b"",
         )
 
     async def _choose(self, request: int, device: Device, vnet: str) -> None:

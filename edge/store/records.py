@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +25,18 @@ class Tunnel:
     """Revision inside that statement."""
     created: int
     revision: int
+    former: bytes = b""
+    """DER of the CA certificate before a rotation, which holds beside the new one until `until`; empty: none."""
+    until: int = 0
+
+    def admits(self, authority: bytes, signed: int, now: float) -> bool:
+        """Whether connectors under the CA with this SHA-256, as a statement of revision `signed` has it, may be here.
+
+        A statement newer than the store's is the word of the network key, too: an older store was restored.
+        """
+        if signed > self.signed or authority == hashlib.sha256(self.authority).digest():
+            return True
+        return now < self.until and authority == hashlib.sha256(self.former).digest()
 
 
 @dataclass(frozen=True, slots=True)

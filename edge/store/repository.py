@@ -8,6 +8,7 @@ processes in one order. Before it commits, the new snapshot is read inside it; a
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -111,13 +112,7 @@ class Repository:
         """A tunnel that the administrator's command has made. Raises StoreError."""
         values.identifier(id_)
         values.name(name, "tunnel")
-        if not 0 < len(authority) <= AUTHORITY_LIMIT or not 0 < len(statement) <= STATEMENT_LIMIT:
-            raise InvalidError(
-                f"a tunnel needs its CA certificate (1 to {AUTHORITY_LIMIT} bytes) and its statement "
-                f"(1 to {STATEMENT_LIMIT} bytes)"
-            )
-        if not 0 <= signed <= COUNTER_LIMIT:
-            raise InvalidError(f"a tunnel's revision is a number from 0 to {COUNTER_LIMIT}")
+        _check_authority(authority, statement, signed)
         async with self._change() as (connection, change):
             await _refuse_taken(connection, schema.tunnels, id_, name, "tunnel")
             await _refuse_full(connection, schema.tunnels, TUNNELS_LIMIT, "tunnels")
@@ -125,6 +120,26 @@ class Repository:
             await rows.insert_record(connection, schema.tunnels, tunnel)
             change.changed.add(id_)
         return tunnel
+
+    async def set_authority(
+        self, which: str, authority: bytes, statement: bytes, signed: int, *, former: bytes = b"", until: int = 0
+    ) -> Tunnel:
+        """A newer word of the network key on a tunnel's CA. `former`: SHA-256 of the present one, if that is to hold
+        beside the new one until `until` (Unix time, seconds). Raises StoreError."""
+        _check_authority(authority, statement, signed)
+        table = schema.tunnels
+        async with self._change() as (connection, change):
+            tunnel = rows.to_tunnel(await rows.find(connection, table, which, "tunnel"))
+            if signed <= tunnel.signed:
+                raise ExistsError(f"tunnel {tunnel.name} has revision {tunnel.signed} already: ask again")
+            if former and former != hashlib.sha256(tunnel.authority).digest():
+                raise InvalidError(f"the key before it is not the one that tunnel {tunnel.name} has")
+            new = {"authority": authority, "statement": statement, "signed": signed, "revision": change.revision}
+            kept = {"former": tunnel.authority if former else b"", "until": until if former else 0}
+            await connection.execute(update(table).where(table.c.id == tunnel.id).values(**new, **kept))
+            change.changed.add(tunnel.id)
+            changed = (await connection.execute(select(table).where(table.c.id == tunnel.id))).one()
+        return rows.to_tunnel(changed)
 
     async def delete_tunnel(self, which: str, now: int, *, force: bool = False) -> Tunnel:
         """Deletes it; its routes too if `force`. Raises NotFoundError, InUseError (routes lead to it)."""
@@ -366,6 +381,16 @@ async def _refuse_taken(connection: AsyncConnection, table: Table, id_: str, nam
         raise ExistsError(f"there is a {what} {name} already: choose another name, or delete that one first")
     if id_ and await rows.exists(connection, schema.tombstones, schema.tombstones.c.id == id_):
         raise ExistsError(f"a {what} with the id {id_} was deleted before: make one with a new id")
+
+
+def _check_authority(authority: bytes, statement: bytes, signed: int) -> None:
+    if not 0 < len(authority) <= AUTHORITY_LIMIT or not 0 < len(statement) <= STATEMENT_LIMIT:
+        raise InvalidError(
+            f"a tunnel needs its CA certificate (1 to {AUTHORITY_LIMIT} bytes) and its statement "
+            f"(1 to {STATEMENT_LIMIT} bytes)"
+        )
+    if not 0 <= signed <= COUNTER_LIMIT:
+        raise InvalidError(f"a tunnel's revision is a number from 0 to {COUNTER_LIMIT}")
 
 
 async def _refuse_full(connection: AsyncConnection, table: Table, limit: int, what: str) -> None:

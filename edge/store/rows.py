@@ -66,7 +66,17 @@ async def insert_record(connection: AsyncConnection, table: Table, record: Any, 
 
 
 def to_tunnel(row: Row[Any]) -> Tunnel:
-    return Tunnel(row.id, row.name, row.authority, row.statement, row.signed, row.created, row.revision)
+    return Tunnel(
+        row.id,
+        row.name,
+        row.authority,
+        row.statement,
+        row.signed,
+        row.created,
+        row.revision,
+        row.former or b"",
+        row.until,
+    )
 
 
 def to_route(row: Row[Any]) -> Route:

@@ -33,6 +33,8 @@ tunnels = Table(
     Column("signed", BigInteger, nullable=False),
     Column("created", BigInteger, nullable=False),
     Column("revision", BigInteger, nullable=False),
+    Column("former", LargeBinary, nullable=True),
+    Column("until", BigInteger, nullable=False, server_default="0"),
 )
 
 routes = Table(

@@ -92,8 +92,8 @@ class Circuits:
         Raises DeniedError(LIMIT)."""
         if len(self.members) >= self.limits.members:
             raise DeniedError(Reason.LIMIT, "attachments")
-        key, role, boot, tunnel = admission
-        member = Member(key, role, boot, tunnel, now)
+        key, role, boot, tunnel, authority, revision = admission
+        member = Member(key, role, boot, tunnel, now, authority, revision)
         member.budget = Bucket(self.limits.asks_per_second, self.limits.asks_burst, now)
         for id in claimed[: self.limits.slots_per_node]:
             slot = self._bindings.slots.get(id)
@@ -238,7 +238,7 @@ class Circuits:
         here.circuits[circuit.id] = there.circuits[circuit.id] = circuit
         self.counters["circuits"] += 1
         self._tell(there, say.Offer(circuit.id, ask.index, circuit.size, ask.peer, member.key, ask.permit))
-        self._tell(here, say.Circuit(ask.request, circuit.id, circuit.size, connector.boot))
+        self._tell(here, say.Circuit(ask.request, circuit.id, circuit.size, connector.boot, connector.authority))
         return True
 
     def _choose(self, tunnel: str, ask: say.Ask) -> Member | None:

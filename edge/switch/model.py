@@ -41,6 +41,10 @@ class Admission(NamedTuple):
     role: Literal["agent", "connector"]
     boot: bytes
     tunnel: str = ""
+    authority: bytes = b""
+    """A connector's: SHA-256 of the tunnel CA that it showed, for the agent to know what to verify it by."""
+    revision: int = 0
+    """A connector's: of the statement on that CA."""
 
 
 @dataclass(slots=True, eq=False)
@@ -81,6 +85,8 @@ class Member:
     tunnel: str
     heard: float
     """When it last said something."""
+    authority: bytes = b""
+    revision: int = 0
     silent: bool = False
     """A connector that missed its beats: it gets no new circuits until it is heard again."""
     slots: dict[int, Slot] = field(default_factory=dict)

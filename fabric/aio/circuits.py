@@ -57,7 +57,7 @@ class CircuitSocket:
         self.switch = switch
         self.slot: Slot | None = None
         self.dropped: Counter[str] = Counter()
-        self._verify = verify
+        self.verify = verify
         self._listens = listens
         self._loop = asyncio.get_running_loop()
         self._udp = UdpSocket(self, bind, mark=mark)
@@ -105,7 +105,7 @@ class CircuitSocket:
                     for path in list(self._paths.values()):
                         path.changed(change)
                 case Verify():
-                    self._verify()
+                    self.verify()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -106,9 +106,25 @@ def reset() -> None:
     structlog.reset_defaults()
 
 
-def on_hangup(loop: asyncio.AbstractEventLoop, otherwise: Callable[[], None]) -> None:
-    """SIGHUP opens the log file anew; where there is none it is a terminal that was closed, and `otherwise` is done."""
-    loop.add_signal_handler(signal.SIGHUP, otherwise if _file is None else _file.reopen)
+def on_hangup(
+    loop: asyncio.AbstractEventLoop, otherwise: Callable[[], None], reread: Callable[[], None] | None = None
+) -> None:
+    """SIGHUP opens the log file anew; where there is none it is a terminal that was closed, and `otherwise` is done.
+
+    `reread`: what else is read again. A daemon that has such does `otherwise` only if its terminal is gone indeed.
+    """
+    terminals = [descriptor for descriptor in range(3) if os.isatty(descriptor)]
+
+    def hung_up() -> None:
+        if _file is not None:
+            _file.reopen()
+        elif reread is None or not all(os.isatty(descriptor) for descriptor in terminals):
+            otherwise()
+            return
+        if reread is not None:
+            reread()
+
+    loop.add_signal_handler(signal.SIGHUP, hung_up)
 
 
 def _renderers(form: str, colours: bool) -> list[Any]:

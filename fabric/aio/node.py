@@ -8,6 +8,7 @@ the agent's journeys ask for, as coroutines; `ConnectorNode` hands on offers.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 from collections.abc import Callable, Iterable
@@ -55,6 +56,10 @@ LOOK_TIME = 5.0
 """Seconds for that look."""
 
 
+REFUSALS = frozenset({Reason.WRONG_TUNNEL, Reason.BAD_PROOF, Reason.LIMIT})
+"""What an edge says that does not take what a node shows."""
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Who the node is, towards edges. `sign(label, challenge, leaf)` → signature."""
@@ -90,8 +95,8 @@ class Owner(Protocol):
     def welcomed(self, welcome: say.Welcome) -> None:
         """Connector: accepted."""
 
-    def offered(self, offer: Offer, socket: CircuitSocket) -> None:
-        """Connector: an agent asks for a circuit."""
+    def offered(self, offer: Offer, socket: CircuitSocket, identity: Identity) -> None:
+        """Connector: an agent asks for a circuit. `identity`: the one that this attachment has shown."""
 
     def dropped(self, circuit: bytes, socket: CircuitSocket) -> None:
         """A circuit is over."""
@@ -109,8 +114,12 @@ class Node:
         self.state = "connecting"
         self.reason = ""
         """Why it is not connected, in words."""
+        self.refused: Reason | None = None
+        """Why the edge has turned us away, if it has."""
         self.sockets: list[CircuitSocket] = []
         self._engine = engine
+        self.shown = identity
+        """What the present attachment was made with."""
         self._identity = identity
         self._owner = owner
         self._mark = mark
@@ -129,6 +138,12 @@ class Node:
         self._task: asyncio.Task[None] | None = None
         self._verifying: asyncio.Task[None] | None = None
         self._closing = False
+        self._settled = asyncio.Event()
+        """It was connected, or an attempt has failed."""
+        self._held = False
+        """A successor is taking the slots over: nothing is done about a connection that ends."""
+        self._lent = False
+        """The slots are another node's still."""
 
     # ---- life ----
 
@@ -139,7 +154,8 @@ class Node:
         backoff = Backoff(*BACKOFF, random=random.random)
         while True:
             try:
-                await self._connect(backoff)
+                if not self._held:
+                    await self._connect(backoff)
             except OSError as error:
                 self._away(Reason.JUDGE_AWAY, f"{self.edge}: {error.strerror or error}")
             await asyncio.sleep(backoff.next())
@@ -218,7 +234,7 @@ class Node:
 
     def _lost(self) -> None:
         """The connection is over: whoever waits for an answer hears so; slots and circuits stay."""
-        for circuit_socket in self.sockets:
+        for circuit_socket in () if self._held or self._lent else self.sockets:
             circuit_socket.attachment_lost()
         if isinstance(self._session, core.AgentSession):
             self._session.lost()
@@ -236,7 +252,57 @@ class Node:
             waiting.clear()
         self._attachment = self._session = self._call = None
 
+    # ---- another identity ----
+
+    async def renewed(self, identity: Identity) -> Node | Reason:
+        """The node that has taken over, as `identity`, with the same key: slots, circuits and boot id are its own now,
+        and no flow notices. A reason: why the edge did not take it; then this one goes on as before. Where there is no
+        edge to ask, this one shows the new identity as soon as there is."""
+        if self.state != "connected" or self._address is None:
+            self._identity = identity
+            return self
+        successor = Node(self._engine, identity, self.edge, self._owner, mark=self._mark)
+        successor.boot, successor.sockets, successor._address = self.boot, self.sockets, self._address
+        successor._lent, self._held = True, True
+        try:
+            successor.start()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ANSWER_TIME):
+                    await successor._settled.wait()
+            if successor.state == "connected":
+                await self._hand_over(successor)
+                return successor
+        finally:
+            if successor._lent:
+                await self._take_back(successor)
+        if successor.refused is not None:
+            return successor.refused
+        self._identity = identity
+        return self
+
+    async def _hand_over(self, successor: Node) -> None:
+        successor._lent = False
+        for circuit_socket in self.sockets:
+            circuit_socket.verify = successor._verify
+        self.sockets = []
+        await self.close()
+
+    async def _take_back(self, successor: Node) -> None:
+        """It came to nothing. Our own attachment lives, unless the switch had taken the successor's already."""
+        successor.sockets = []
+        await successor.close()
+        self._held = False
+        if self._call is None:
+            self.state = "connecting"
+            for circuit_socket in self.sockets:
+                circuit_socket.attachment_lost()
+
     def _away(self, reason: Reason, detail: str) -> None:
+        if self._held:
+            return  # its successor tells how it is
+        self._settled.set()
+        if reason in REFUSALS:
+            self.refused = reason
         if self.state != "connecting" or self.reason != detail:
             log.info("edge away", edge=str(self.edge), reason=reason.word, detail=detail)
         self.state, self.reason = "connecting", detail
@@ -270,7 +336,7 @@ class Node:
 
     def _attach(self, call: Call) -> Attachment:
         """Claims the slots of before: the switch gives them back if it still is the same process."""
-        who = self._identity
+        who = self.shown = self._identity
         shown = Shown(who.role, self.boot, who.key, who.certificates, who.statement)
         slots = tuple(s.slot.id for s in self.sockets if s.slot is not None)
 
@@ -281,7 +347,7 @@ class Node:
 
     def _enter(self, ready: LinkReady) -> None:
         assert self._call is not None
-        who, link = self._identity, self._call.link
+        who, link = self.shown, self._call.link
         enter = say.Enter(
             who.role,
             self.boot,
@@ -328,7 +394,7 @@ class Node:
             case switch_says.NoCircuit(request, reason):
                 _settle(self._circuits.pop(request, None), None, DeniedError(Reason.of(reason)))
             case switch_says.Offer(index=index):
-                self._owner.offered(event, self.sockets[index])
+                self._owner.offered(event, self.sockets[index], self.shown)
             case switch_says.Drop(circuit):
                 for circuit_socket in self.sockets:
                     self._owner.dropped(circuit, circuit_socket)
@@ -354,6 +420,7 @@ class Node:
     def _look_ready(self) -> None:
         if self._attached and self._entered and self.state != "connected":
             self.state, self.reason = "connected", ""
+            self._settled.set()
             log.info("edge connected", edge=str(self.edge))
             self._owner.connected()
             for given in self._forgotten:

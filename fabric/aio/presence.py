@@ -36,7 +36,8 @@ class Presence:
         self.edge = edge
         self.seen = False
         """The edge has taken note of us."""
-        self._identity = identity
+        self.identity = identity
+        """What is shown from the next connection on; the key stays the same."""
         root = certificates.pem(identity.network)
         self._context = client_context(ClientConfig(ALPN, edge.server_name, root))
         self._task: asyncio.Task[None] | None = None
@@ -91,7 +92,7 @@ class Presence:
         leaf = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
         certificates.check_leaf(leaf, self.edge.server_name)
         challenge = await reader.readexactly(CHALLENGE)
-        me = self._identity
+        me = self.identity
         signature = me.sign(LABEL, challenge, leaf)
         writer.write(PRESENT.encode(Present(me.key, signature, me.certificates, me.statement)))
         if await reader.readexactly(len(SEEN)) != SEEN:

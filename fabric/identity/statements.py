@@ -53,12 +53,16 @@ class EdgeList(msgspec.Struct, frozen=True):
         return next((entry for entry in self.edges if entry.id == edge), None)
 
 
-class TunnelStatement(msgspec.Struct, frozen=True):
+class TunnelStatement(msgspec.Struct, frozen=True, omit_defaults=True):
     """This tunnel has that CA. `authority`: SHA-256 of the CA certificate's DER."""
 
     tunnel: Id
     authority: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
     revision: Counter
+    former: Annotated[bytes, msgspec.Meta(max_length=32)] = b""
+    """SHA-256 of the CA before it, which holds as well until `until`; empty: none does."""
+    until: Counter = 0
+    """Unix time, seconds."""
 
 
 _EDGES = Seal(b"warren-edges/1", EdgeList, 32_768)
@@ -81,9 +85,16 @@ def verify_edges(signed: bytes, network: bytes) -> EdgeList:
     return edges
 
 
-def sign_tunnel(network_key: Ed25519PrivateKey, tunnel: str, authority: bytes, revision: int) -> bytes:
-    """The statement that the tunnel with this id has the CA certificate `authority` (DER)."""
-    return _TUNNEL.sign(network_key, TunnelStatement(tunnel, certificates.fingerprint(authority), revision))
+def sign_tunnel(
+    network_key: Ed25519PrivateKey, tunnel: str, authority: bytes, revision: int, former: bytes = b"", until: int = 0
+) -> bytes:
+    """The statement that the tunnel with this id has the CA certificate `authority` (DER).
+
+    `former`: the one before (DER), which holds beside it until `until` (Unix time, seconds).
+    """
+    before = certificates.fingerprint(former) if former else b""
+    said = TunnelStatement(tunnel, certificates.fingerprint(authority), revision, before, until)
+    return _TUNNEL.sign(network_key, said)
 
 
 def verify_tunnel(statement: bytes, authority: bytes, network: bytes, *, lowest: int = 0) -> TunnelStatement:

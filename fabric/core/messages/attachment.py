@@ -105,6 +105,8 @@ class Circuit(Message, frozen=True):
     size: int
     boot: bytes
     """The connector's boot id."""
+    authority: bytes = b""
+    """SHA-256 of the tunnel CA under which it showed itself; the agent takes it only for one that it believes."""
 
 
 class NoCircuit(Message, frozen=True):

@@ -143,6 +143,8 @@ class Granted(Message, frozen=True):
     """The network key's word on it: {tunnel id, SHA-256 of that certificate, revision}."""
     route: str
     """Id of the route that allowed it, for status."""
+    former: bytes = b""
+    """DER of the CA certificate before `authority`, while it holds, too: the statement names it, and until when."""
 
 
 class Denied(Message, frozen=True):

@@ -107,10 +107,15 @@ async def test_tunnels(http: httpx.AsyncClient) -> None:
     made = await http.post("/v1/tunnels", json=body)
     assert made.status_code == 201
     tunnel = made.json()
-    connector = {"boot": "00ff", "host": "conn1", "since": NOW, "flows": 3}
+    connector = {
+        "boot": "00ff", "host": "conn1", "since": NOW, "flows": 3, "draining": False, "program": "", "revision": 0,
+        "key": "",
+    }  # fmt: skip
+    key = hashlib.sha256(base64.b64decode(body["authority"])).hexdigest()
     assert tunnel == {
         "id": SITE, "name": "site", "created": NOW, "revision": 5, "changed": 2,
-        "status": "healthy", "connectors": [connector],
+        "status": "healthy", "connectors": [connector], "key": key, "former": "", "until": 0,
+        "authority": body["authority"], "statement": body["statement"],
     }  # fmt: skip
     assert (await http.get("/v1/tunnels")).json() == [tunnel]
     assert (await http.get("/v1/tunnels/site")).json() == (await http.get(f"/v1/tunnels/{SITE}")).json() == tunnel
@@ -122,6 +127,39 @@ async def test_tunnels(http: httpx.AsyncClient) -> None:
     assert (await http.delete("/v1/tunnels/site", params={"force": "true"})).json()["id"] == SITE
     refusal(await http.delete(f"/v1/routes/{route['id']}"), 404, "not_found", "no route")
     assert (await http.get("/v1/tunnels")).json() == []
+
+
+def successor(before: dict[str, Any], revision: int = 2, until: int = NOW + 60, key: Any = NETWORK_KEY) -> Any:
+    """The body that puts another CA in the place of the one in `before`."""
+    authority = certificates.make_tunnel_authority(keys.generate(), SITE)
+    statement = sign_tunnel(key, SITE, authority, revision, base64.b64decode(before["authority"]), until)
+    encoded = {"authority": base64.b64encode(authority), "statement": base64.b64encode(statement)}
+    return {"revision": revision, **{name: data.decode() for name, data in encoded.items()}}
+
+
+async def test_a_tunnel_gets_another_key(http: httpx.AsyncClient) -> None:
+    first = tunnel_body()
+    made = (await http.post("/v1/tunnels", json=first)).json()
+    body = successor(first)
+    both = (await http.patch("/v1/tunnels/site", json=body)).json()
+    assert (both["id"], both["revision"], both["authority"]) == (SITE, 2, body["authority"])
+    assert (both["former"], both["until"]) == (made["key"], NOW + 60)
+
+    refusal(await http.patch("/v1/tunnels/site", json=body), 409, "exists", "revision 2 already")
+    strange = successor(tunnel_body(), 3)
+    refusal(await http.patch("/v1/tunnels/site", json=strange), 400, "invalid", "the key before")
+    forged = successor(body, 3, key=keys.generate())
+    refusal(await http.patch("/v1/tunnels/site", json=forged), 400, "invalid", "signature")
+    refusal(await http.patch("/v1/tunnels/none", json=successor(body, 3)), 404, "not_found")
+    assert (await http.get("/v1/tunnels/site")).json() == both
+
+    only = sign_tunnel(NETWORK_KEY, SITE, base64.b64decode(body["authority"]), 3)
+    end = {"authority": body["authority"], "statement": base64.b64encode(only).decode(), "revision": 3}
+    one = (await http.patch("/v1/tunnels/site", json=end)).json()
+    assert (one["key"], one["former"], one["until"]) == (both["key"], "", 0)
+
+    over = (await http.patch("/v1/tunnels/site", json=successor(end, 4, NOW))).json()
+    assert (over["former"], over["until"]) == ("", 0)
 
 
 async def test_a_tunnel_that_agents_would_refuse_is_not_taken(http: httpx.AsyncClient) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import stat
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from warren.edge.api.live import ConnectorView, FlowView, NothingLive, Status
 from warren.edge.api.server import serve
 from warren.edge.state import load_credentials
 from warren.edge.store.database import open_store
+from warren.fabric.identity import certificates
 from warren.fabric.identity.files import read_private
 from warren.fabric.identity.tokens import parse_enrolment_key, parse_tunnel_token
 
@@ -35,7 +37,7 @@ class Live(NothingLive):
         return "healthy"
 
     def connectors(self, tunnel: str) -> Sequence[ConnectorView]:
-        return [ConnectorView("00ff" * 8, "conn\x1b1", 1_800_000_000, 3)]
+        return [ConnectorView("00ff" * 8, "conn\x1b1", 1_800_000_000, 3, program="warren 1.2")]
 
     def flows(self) -> Sequence[FlowView]:
         flow = FlowView(
@@ -143,6 +145,52 @@ def test_a_token_is_printed_when_asked_for(desk: Desk) -> None:
     desk.done("tunnel", "create", "three", "--token-file", str(desk.place / "t"))
     assert parse_tunnel_token((desk.place / "t").read_text()).name == "three"
     assert os.listdir() == []
+
+
+def test_a_tunnel_gets_another_key_and_another_token(desk: Desk) -> None:
+    desk.done("tunnel", "create", "office")
+    first = parse_tunnel_token(read_private(Path("office.token")).decode())
+    out, err = desk.done("tunnel", "rotate", "office")
+    assert (out, "office-2.token" in err, "SIGHUP" in err) == ("", True, True)
+    second = parse_tunnel_token(read_private(Path("office-2.token")).decode())
+    assert stat.S_IMODE(Path("office-2.token").stat().st_mode) == 0o600
+    assert (second.tunnel, second.verify().revision) == (first.tunnel, 2)
+    assert second.authority != first.authority
+    shown = desk.json("tunnel", "info", "office")
+    assert shown["former"] == certificates.fingerprint(first.authority).hex()
+    assert shown["key"] == certificates.fingerprint(second.authority).hex()
+    assert 0 < shown["until"] - time.time() <= 24 * 3600
+
+    assert "--finish" in desk.refused("tunnel", "rotate", "office", code=2)
+    assert "no token" in desk.refused("tunnel", "rotate", "office", "--finish", "--print-token", code=2)
+    desk.done("tunnel", "rotate", "office", "--finish")
+    shown = desk.json("tunnel", "info", "office")
+    assert (shown["revision"], shown["former"], shown["until"]) == (3, "", 0)
+    assert "nothing to finish" in desk.refused("tunnel", "rotate", "office", "--finish", code=2)
+
+    out, _ = desk.done("tunnel", "rotate", "office", "--token-file", "-")
+    assert parse_tunnel_token(out).verify().revision == 4
+    assert sorted(os.listdir()) == ["office-2.token", "office.token"]
+
+
+def test_a_tunnel_whose_key_is_not_taken_leaves_no_token(desk: Desk) -> None:
+    desk.done("tunnel", "create", "office")
+    assert "no tunnel" in desk.refused("tunnel", "rotate", "lab")
+    Path("kept").write_text("kept")
+    assert "already" in desk.refused("tunnel", "rotate", "office", "--token-file", "kept", code=2)
+    assert Path("kept").read_text() == "kept"
+    assert sorted(os.listdir()) == ["kept", "office.token"]
+    assert desk.json("tunnel", "info", "office")["revision"] == 1
+
+
+def test_what_is_known_of_a_tunnel(desk: Desk) -> None:
+    desk.done("tunnel", "create", "office")
+    desk.done("tunnel", "rotate", "office")
+    out, _ = desk.done("tunnel", "info", "office")
+    for word in ("office", "healthy", "revision 2", "key before", "until", "conn?1", "00ff00ff", "warren 1.2"):
+        assert word in out
+    assert desk.json("tunnel", "info", "office")["connectors"][0]["flows"] == 3
+    assert "no tunnel" in desk.refused("tunnel", "info", "lab")
 
 
 def test_a_tunnel_that_is_not_made_leaves_no_token(desk: Desk) -> None:

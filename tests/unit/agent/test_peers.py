@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from tests.unit.fabric.identity.world import OTHER, WORLD
-from warren.agent.peers import Peers, Wanted
+from warren.agent.peers import Peers, Wanted, believed
 from warren.fabric.aio.circuits import CircuitSocket
 from warren.fabric.core.errors import DeniedError
 from warren.fabric.core.flow import Flow
@@ -107,4 +108,37 @@ def test_an_edge_that_names_a_tunnel_of_its_own_making_is_not_believed(lie: Gran
 def test_a_revision_below_the_highest_seen_is_refused() -> None:
     newer = statements.sign_tunnel(WORLD.network_key, WORLD.tunnel, WORLD.tunnel_ca, 2)
     reasons, asked = try_each(granted(newer), granted(WORLD.statement))
-    assert (reasons, asked) == ([Reason.TUNNEL_DOWN, Reason.WRONG_TUNNEL], 1)
+    assert (reasons, asked) == ([Reason.TUNNEL_DOWN, Reason.STALE_GRANT], 1)
+
+
+NEXT_CA = certificates.make_tunnel_authority(keys.generate(), WORLD.tunnel)
+ROTATED = statements.sign_tunnel(WORLD.network_key, WORLD.tunnel, NEXT_CA, 2, WORLD.tunnel_ca, 1000)
+
+
+def held_against(named: bytes, former: bytes = WORLD.tunnel_ca, now: float = 999.0) -> bytes:
+    grant = msgspec.structs.replace(granted(ROTATED, NEXT_CA), former=former)
+    said = statements.verify_tunnel(grant.statement, grant.authority, WORLD.network)
+    return believed(grant, said, named, now)
+
+
+def test_while_both_keys_hold_a_connector_is_held_against_the_one_that_it_shows() -> None:
+    fingerprint = certificates.fingerprint
+    assert held_against(fingerprint(NEXT_CA)) == held_against(b"") == NEXT_CA
+    assert held_against(fingerprint(WORLD.tunnel_ca)) == WORLD.tunnel_ca
+
+
+@pytest.mark.parametrize(
+    ("named", "former", "now"),
+    [
+        (WORLD.tunnel_ca, WORLD.tunnel_ca, 1000.0),
+        (OWN_CA, OWN_CA, 999.0),
+        (OWN_CA, WORLD.tunnel_ca, 999.0),
+        (WORLD.tunnel_ca, OWN_CA, 999.0),
+        (WORLD.tunnel_ca, b"", 999.0),
+    ],
+    ids=["over", "own-former", "own-named", "other-former", "none"],
+)
+def test_no_key_is_believed_that_the_statement_does_not_name(named: bytes, former: bytes, now: float) -> None:
+    with pytest.raises(DeniedError) as denied:
+        held_against(certificates.fingerprint(named), former, now)
+    assert denied.value.reason is Reason.STALE_GRANT

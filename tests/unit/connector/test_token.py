@@ -43,3 +43,16 @@ def test_any_other_file_must_be_private(files: Path) -> None:
 def test_without_any_it_says_what_to_do(files: Path) -> None:
     with pytest.raises(ConfigError, match="--token-file"):
         ConnectorConfig().read_token()
+
+
+def test_a_file_is_read_again_and_nothing_else(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = ConnectorConfig(token_file=str(files / "settings"))
+    (files / "settings").write_text("newer\n")
+    assert config.reread_token() == "newer"
+    assert config.reread_token(str(files / "flag")) == "flag"
+    with pytest.raises(ConfigError, match="standard input"):
+        config.reread_token("-")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(files / "passed"))
+    with pytest.raises(ConfigError, match="restart the service"):
+        config.reread_token()
+    assert config.reread_token(str(files / "flag")) == "flag"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from warren.edge import admin, state
-from warren.edge.admin import Administrator, parse_public
+from warren.edge.admin import Administrator, KnownTunnel, NewTunnel, parse_public
 from warren.edge.state import load_credentials
 from warren.fabric.core.errors import ConfigError
 from warren.fabric.identity import certificates, keys
@@ -178,3 +178,52 @@ def test_the_credentials_tell_no_secret(tmp_path: Path) -> None:
     credentials = load_credentials(tmp_path / "state")
     assert "PRIVATE" not in repr(credentials)
     assert certificates.from_pem(credentials.chain)[0] == credentials.leaf
+
+
+def shown(tunnel: NewTunnel) -> KnownTunnel:
+    return KnownTunnel(tunnel.id, tunnel.name, tunnel.authority, tunnel.statement)
+
+
+def test_a_rotated_tunnel_keeps_its_id_and_its_old_key_for_a_while(tmp_path: Path) -> None:
+    create(tmp_path)
+    administrator = Administrator(tmp_path / "admin")
+    first = administrator.new_tunnel("office")
+    second = administrator.rotate(shown(first), 1000)
+    token = parse_tunnel_token(str(second.token))
+    said = verify_tunnel(second.statement, second.authority, administrator.network)
+    assert (token.tunnel, said.revision, said.until) == (first.id, 2, 1000)
+    assert said.former == certificates.fingerprint(first.authority)
+    assert token.authority != first.authority
+    statement, revision = administrator.finish(shown(second))
+    last = verify_tunnel(statement, second.authority, administrator.network)
+    assert (last.revision, revision, last.former) == (3, 3, b"")
+
+
+def test_an_edge_can_not_have_a_key_of_its_own_signed(tmp_path: Path) -> None:
+    create(tmp_path)
+    administrator = Administrator(tmp_path / "admin")
+    first, other = administrator.new_tunnel("office"), administrator.new_tunnel("lab")
+    own = certificates.make_tunnel_authority(keys.generate(), first.id)
+    for lie in (
+        KnownTunnel(first.id, "office", own, first.statement),
+        KnownTunnel(first.id, "office", own, b"x" * 100),
+        KnownTunnel(first.id, "office", other.authority, other.statement),
+    ):
+        with pytest.raises(ConfigError, match="tunnel office"):
+            administrator.rotate(lie, 1000)
+        with pytest.raises(ConfigError, match="tunnel office"):
+            administrator.finish(lie)
+
+
+def test_a_key_that_was_replaced_before_is_not_kept_again(tmp_path: Path) -> None:
+    create(tmp_path)
+    administrator = Administrator(tmp_path / "admin")
+    first = administrator.new_tunnel("office")
+    second = administrator.rotate(shown(first), 1000)
+    administrator.remember(second.id, second.revision)
+    assert stat.S_IMODE((tmp_path / "admin" / admin.REVISIONS).stat().st_mode) == 0o600
+    again = administrator.rotate(shown(first), 1000)
+    said = verify_tunnel(again.statement, again.authority, administrator.network)
+    assert (said.revision, said.former, said.until) == (3, b"", 0)
+    with pytest.raises(ConfigError, match="rotate it once more"):
+        administrator.finish(shown(first))

@@ -24,8 +24,10 @@ LAPTOP = Device(
 OFFICE = Tunnel(WORLD.tunnel, "office", WORLD.tunnel_ca, WORLD.statement, 1, 1, 1)
 
 
-def doorkeeper(tunnels: tuple[Tunnel, ...] = (OFFICE,), devices: tuple[Device, ...] = (LAPTOP,)) -> Doorkeeper:
-    return Doorkeeper(WORLD.network, WORLD.edge_leaf, lambda: build(1, 1, tunnels, [], devices))
+def doorkeeper(
+    tunnels: tuple[Tunnel, ...] = (OFFICE,), devices: tuple[Device, ...] = (LAPTOP,), now: float = 0.0
+) -> Doorkeeper:
+    return Doorkeeper(WORLD.network, WORLD.edge_leaf, lambda: build(1, 1, tunnels, [], devices), lambda: now)
 
 
 def agent(key: Ed25519PrivateKey = DEVICE, label: bytes = session.LABEL, leaf: bytes = WORLD.edge_leaf) -> Shown:
@@ -48,7 +50,8 @@ def refusal(shown: Shown, at: Doorkeeper | None = None) -> Reason:
 def test_a_device_and_a_connector_are_known() -> None:
     assert doorkeeper().identify(session.LABEL, CHALLENGE, agent()) == DeviceNode(LAPTOP, keys.public(DEVICE))
     known = doorkeeper().identify(session.LABEL, CHALLENGE, connector())
-    assert known == ConnectorNode(OFFICE, keys.public(WORLD.connector_key))
+    shown = certificates.fingerprint(WORLD.tunnel_ca)
+    assert known == ConnectorNode(OFFICE, keys.public(WORLD.connector_key), shown, 1)
 
 
 def test_a_device_that_did_not_enrol_or_was_deleted_is_refused() -> None:
@@ -97,7 +100,40 @@ def test_a_connector_of_another_network_is_refused() -> None:
     assert refusal(strange) is Reason.WRONG_TUNNEL
 
 
+NEXT = keys.generate()
+NEXT_CA = certificates.make_tunnel_authority(NEXT, WORLD.tunnel)
+ROTATED = statements.sign_tunnel(WORLD.network_key, WORLD.tunnel, NEXT_CA, 2, WORLD.tunnel_ca, 1000)
+
+
+def admitted(at: Doorkeeper, shown: Shown) -> int:
+    node = at.identify(session.LABEL, CHALLENGE, shown)
+    assert isinstance(node, ConnectorNode)
+    return node.revision
+
+
 def test_a_deleted_tunnel_and_a_replaced_token_are_refused() -> None:
     assert refusal(connector(), doorkeeper(tunnels=())) is Reason.WRONG_TUNNEL
-    newer = Tunnel(WORLD.tunnel, "office", WORLD.tunnel_ca, WORLD.statement, 2, 1, 1)
+    newer = Tunnel(WORLD.tunnel, "office", NEXT_CA, ROTATED, 2, 1, 1)
     assert refusal(connector(), doorkeeper(tunnels=(newer,))) is Reason.WRONG_TUNNEL
+
+
+def test_both_keys_hold_until_the_old_one_ends() -> None:
+    both = Tunnel(WORLD.tunnel, "office", NEXT_CA, ROTATED, 2, 1, 1, WORLD.tunnel_ca, 1000)
+    leaf = certificates.make_connector(NEXT, NEXT_CA, WORLD.tunnel, keys.public(WORLD.connector_key))
+    new = connector(certificates=(leaf, NEXT_CA), statement=ROTATED)
+    assert admitted(doorkeeper((both,), now=999.0), connector()) == 1
+    assert admitted(doorkeeper((both,), now=999.0), new) == admitted(doorkeeper((both,), now=1000.0), new) == 2
+    assert refusal(connector(), doorkeeper((both,), now=1000.0)) is Reason.WRONG_TUNNEL
+
+
+def test_finishing_turns_away_the_old_key_and_not_the_new_one() -> None:
+    only = Tunnel(WORLD.tunnel, "office", NEXT_CA, b"statement of revision 3", 3, 1, 1)
+    leaf = certificates.make_connector(NEXT, NEXT_CA, WORLD.tunnel, keys.public(WORLD.connector_key))
+    new = connector(certificates=(leaf, NEXT_CA), statement=ROTATED)
+    assert admitted(doorkeeper((only,)), new) == 2
+    assert refusal(connector(), doorkeeper((only,))) is Reason.WRONG_TUNNEL
+
+
+def test_a_token_newer_than_a_restored_store_is_admitted() -> None:
+    leaf = certificates.make_connector(NEXT, NEXT_CA, WORLD.tunnel, keys.public(WORLD.connector_key))
+    assert admitted(doorkeeper(), connector(certificates=(leaf, NEXT_CA), statement=ROTATED)) == 2

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, create_engine, select, text
 
 from warren.edge.store import migrate
+from warren.edge.store.rows import to_tunnel
 from warren.edge.store.schema import metadata
 from warren.fabric.core.errors import ConfigError
 
@@ -52,6 +53,21 @@ def test_a_device_of_the_first_schema_is_at_home_where_it_is(connection: Connect
     )
     migrate.upgrade(connection, "here")
     assert connection.execute(text("SELECT vnet, home, vnets FROM devices")).all() == [("lab", "lab", "[]")]
+
+
+def test_a_tunnel_of_an_older_schema_has_one_key(connection: Connection) -> None:
+    migrate.upgrade(connection, "here")
+    migrate.downgrade(connection, "0003")
+    connection.execute(
+        text(
+            "INSERT INTO tunnels (id, name, authority, statement, signed, created, revision) "
+            "VALUES ('t1', 'office', x'01', x'02', 1, 1, 1)"
+        )
+    )
+    migrate.upgrade(connection, "here")
+    assert connection.execute(text("SELECT signed, former, until FROM tunnels")).all() == [(1, None, 0)]
+    (row,) = connection.execute(select(metadata.tables["tunnels"]))
+    assert (to_tunnel(row).former, to_tunnel(row).until) == (b"", 0)
 
 
 def test_a_newer_schema_is_left_alone(connection: Connection) -> None:

@@ -375,3 +375,28 @@ async def test_a_change_of_a_device_that_is_refused_changes_nothing(store: Repos
     with pytest.raises(NotFoundError):
         await store.set_device("another", vnet="lab")
     assert store.snapshot is before
+
+
+async def test_a_tunnel_gets_another_key_and_keeps_the_one_before_for_a_while(store: Repository) -> None:
+    watcher = Watcher(store)
+    first = await add_tunnel(store)
+    watcher.take()
+    before = hashlib.sha256(first.authority).digest()
+    both = await store.set_authority("site", b"second", b"signed", 2, former=before, until=NOW + 9)
+    snapshot, change = watcher.take()
+    assert snapshot.tunnel(first.id) == both == await store.tunnel("site")
+    assert (both.authority, both.signed, both.former, both.until) == (b"second", 2, first.authority, NOW + 9)
+    assert change == Change(frozenset({first.id}))
+    one = await store.set_authority("site", b"second", b"signed again", 3)
+    assert (one.authority, one.statement, one.former, one.until) == (b"second", b"signed again", b"", 0)
+
+    for problem, authority, signed, former in (
+        (ExistsError, b"third", 3, b""),
+        (InvalidError, b"third", 4, before),
+        (InvalidError, b"", 4, b""),
+    ):
+        with pytest.raises(problem):
+            await store.set_authority("site", authority, b"signed", signed, former=former, until=NOW)
+    with pytest.raises(NotFoundError):
+        await store.set_authority("sight", b"third", b"signed", 4)
+    assert await store.tunnel("site") == one

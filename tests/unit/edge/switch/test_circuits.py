@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.edge.switch.fixture import PEER, Desk
 from warren.edge.switch.circuits import AWAY
-from warren.edge.switch.model import Limits, Member
+from warren.edge.switch.model import Admission, Limits, Member
 from warren.fabric.core import frames
 from warren.fabric.core.errors import DeniedError
 from warren.fabric.core.messages.attachment import (
@@ -104,6 +104,33 @@ def test_a_named_process_is_that_process_or_none() -> None:
     assert desk.ask(agent, 2, boot=b"3" * 16) is None
     desk.wait(5.0)
     assert desk.heard(agent)[-1] == NoCircuit(2, Reason.TUNNEL_DOWN.code)
+
+
+def test_an_agent_hears_under_which_authority_its_connector_showed_itself() -> None:
+    desk = Desk()
+    for number, authority in ((b"1", b"old"), (b"2", b"new")):
+        admission = Admission(number, "connector", number * 16, "T", authority, 1)
+        desk.bind(desk._took(desk.core.attach(admission, (), 0.0)))
+    agent = desk.agent()
+    told = [desk.ask(agent, 1, boot=number * 16) for number in (b"1", b"2")]
+    assert [one.authority for one in told if isinstance(one, Circuit)] == [b"old", b"new"]
+
+
+def test_a_connector_with_another_authority_takes_over_the_circuits_of_its_key() -> None:
+    desk = Desk()
+    before = desk.core.attach(Admission(b"key", "connector", b"c" * 16, "T", b"old", 1), (), 0.0)
+    desk.bind(desk._took(before))
+    agent = desk.agent()
+    first = desk.ask(agent)
+    assert isinstance(first, Circuit)
+    claim = tuple(slot.id for slot in before.slots.values())
+    after = desk._took(desk.core.attach(Admission(b"key", "connector", b"c" * 16, "T", b"new", 2), claim, 1.0))
+    assert [circuit.id for circuit in desk.core.table.values()] == [first.circuit]
+    assert before not in desk.core.members
+    assert not any(isinstance(message, FarAway) for message in desk.heard(agent))
+    second = desk.ask(agent, 2)
+    assert isinstance(second, Circuit)
+    assert (second.authority, len(after.slots[0].circuits)) == (b"new", 2)
 
 
 def test_no_circuit_without_a_pass() -> None:

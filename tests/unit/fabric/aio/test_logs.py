@@ -57,6 +57,33 @@ def test_without_a_file_sighup_is_a_terminal_that_was_closed() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("closed", [False, True])
+def test_what_else_is_read_again_is_so_unless_the_terminal_was_closed(
+    closed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs.set_up()
+    terminal = [True]
+    monkeypatch.setattr(os, "isatty", lambda descriptor: terminal[0])
+
+    async def main() -> list[str]:
+        told, done = list[str](), asyncio.Event()
+
+        def tell(word: str) -> None:
+            told.append(word)
+            done.set()
+
+        loop = asyncio.get_running_loop()
+        logs.on_hangup(loop, lambda: tell("otherwise"), lambda: tell("reread"))
+        terminal[0] = not closed
+        os.kill(os.getpid(), signal.SIGHUP)
+        async with asyncio.timeout(5):
+            await done.wait()
+        loop.remove_signal_handler(signal.SIGHUP)
+        return told
+
+    assert asyncio.run(main()) == ["otherwise" if closed else "reread"]
+
+
 def test_json_is_one_object_a_line_also_for_libraries_and_tracebacks(tmp_path: Path) -> None:
     path = tmp_path / "log"
     logs.set_up("info", "json", path)
