@@ -14,7 +14,7 @@ ENGINE ?= $(WARREN_ENGINE)
 CACHE := $(CURDIR)/.venv/cache
 PYTEST := $(BIN)/python -m pytest -o cache_dir=$(CACHE)/pytest
 # In two processes, since most tests of the lab wait for something; those that share a lab stay in one.
-BY_TWO := -n 2 --dist loadgroup
+BY_TWO := -n 2
 
 # What the tools remember stays in .venv, so that nothing else appears in the tree.
 export PYTHONPYCACHEPREFIX := $(CACHE)/bytecode

@@ -13,16 +13,13 @@ from warren.lab.deployment import Deployment
 from warren.lab.services import Services, start_services
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in a hook of its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All that is here needs root: skipped without, unless WARREN_REQUIRE_LAB says that it must run. Two processes at
-    most work on it: one on `thread`, whose tests share a lab, one on the rest."""
+    """All that is here needs root: skipped without, unless WARREN_REQUIRE_LAB says that it must run."""
     here = os.path.dirname(__file__)
     may_skip = os.geteuid() != 0 and not os.environ.get("WARREN_REQUIRE_LAB")
     for item in items:
         if str(item.path).startswith(here + os.sep):
             item.add_marker(pytest.mark.lab)
-            item.add_marker(pytest.mark.xdist_group("thread" if "thread" in item.path.parts else "lab"))
             if may_skip:
                 item.add_marker(pytest.mark.skip(reason="needs root for network namespaces"))
 
