@@ -5,7 +5,8 @@ card has three things of ours then, and loses them when the network is cleared:
 
     at egress   nft table `netdev impair_CARD`: forward into the emulator's TAP what it has not sent itself
     queue       TBF
-    at ingress  the same table: count, lose by chance; nft table `netdev cut_CARD`: drop; `narrow_CARD`: what is too large
+    at ingress  the same table: count, lose by chance; nft table `netdev cut_CARD`: drop; `narrow_CARD`: what is
+                too large
 
 All devices of an impaired network get gso_max_segs 1, so that one packet is one frame of the wire and not 64 KiB.
 """

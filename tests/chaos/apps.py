@@ -183,9 +183,10 @@ class Datagrams(App):
         self._origin.bind((origin.address, 0))
         self._origin.settimeout(LOOK_UP_AFTER)
         self._address = self._origin.getsockname()
-        super().__init__("UDP", laptop, f"{self._address[0]}:{self._address[1]}")
-        self._source: tuple[str, int] | None = None
-        self._moved = False
+        super().__init__("UDP", laptop, f"{self._address[0]}:{self._address[1]}/udp")
+        self._session = 0
+        self._sources: set[tuple[int, tuple[str, int]]] = set()
+        """Sessions, and the source ports that the origin has seen in them."""
         self._serving = threading.Thread(target=self._serve, daemon=True)
 
     def start(self) -> None:
@@ -201,12 +202,11 @@ class Datagrams(App):
         while not self.over.is_set():
             with suppress(OSError):
                 data, source = self._origin.recvfrom(2048)
-                self._moved |= self._source not in (None, source)
-                self._source = source
+                self._sources.add((int.from_bytes(data[:4], "big"), source))
                 self._origin.sendto(data, source)
 
     def session(self) -> None:
-        self._source, self._moved = None, False
+        self._session += 1
         with self.laptop.network():
             client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         waiting: dict[int, float] = {}
@@ -219,7 +219,7 @@ class Datagrams(App):
                 self.track.missing.extend(waiting.values())
 
     def _exchange(self, client: socket.socket, waiting: dict[int, float]) -> None:
-        number, due = random.randrange(1 << 40), time.monotonic()
+        number, due = self._session << 32, time.monotonic()
         while not self.done:
             now = time.monotonic()
             if now >= due:
@@ -232,7 +232,7 @@ class Datagrams(App):
             client.settimeout(max(0.001, due - time.monotonic()))
             with suppress(TimeoutError, ConnectionRefusedError):
                 self._take(client.recv(2048), waiting)
-            if self._moved:
+            if len([1 for session, _ in list(self._sources) if session == self._session]) > 1:
                 raise Lost("the origin sees another source port")
 
     def _take(self, got: bytes, waiting: dict[int, float]) -> None:

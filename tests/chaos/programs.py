@@ -167,7 +167,7 @@ class Ping(Program):
     """Echo requests; each reply's payload is checked by ping itself."""
 
     def __init__(self, laptop: Host, server: Host) -> None:
-        super().__init__("ping", laptop, server.address)
+        super().__init__("ping", laptop, f"{server.address}/icmp")
         self.argv = ["ping", "-O", "-p", "77617272656e", "-i", f"{PINGS_EVERY}", server.address]
 
     def session(self) -> None:

@@ -45,6 +45,8 @@ def event(world: World, kind: Kind, pace: Pace, draw: random.Random) -> dict[str
         "lasted": round(back - begin, 3),
         "watched": round(window.end - begin, 3),
         "hung": hung,
+        "ways": ways,
+        "gone": sorted(gone),
         "apps": said,
     }
 

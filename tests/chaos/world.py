@@ -41,10 +41,11 @@ class World:
         laptop, payroll, db = lab["laptop"], lab["payroll"], lab["db"]
         self.idle = Idle(laptop, payroll)
         self.transactions = Transactions(laptop, db)
+        self.copies = Copies(laptop, payroll)
         self.balance()
         self.apps = [
             Shell(laptop, payroll),
-            Copies(laptop, payroll),
+            self.copies,
             self.transactions,
             Stream(laptop, payroll, down=False),
             Stream(laptop, payroll, down=True),
@@ -81,12 +82,12 @@ class World:
         found: dict[str, list[str]] = {}
         flows = [flow for flow in self.deployment.status().get("flows", []) if flow["state"] != "ended"]
         for app in self.apps:
-            mine = sorted((f["since"], f["connector"]) for f in flows if goes_to(f["destination"], app.destination))
+            mine = sorted((f["since"], f["connector"]) for f in flows if f["destination"] == app.destination)
             if mine and app.name in ("ssh", "scp"):  # one server: the session is the oldest flow, a copy the newest
                 mine = mine[:1] if app.name == "ssh" else mine[-1:]
             found[app.name] = [connector for _, connector in mine]
         idle = f"{self.lab['payroll'].address}:{ECHO_PORT}"
-        found[self.idle.track.name] = [f["connector"] for f in flows if goes_to(f["destination"], idle)]
+        found[self.idle.track.name] = [f["connector"] for f in flows if f["destination"] == idle]
         return found
 
     def connectors(self) -> set[str]:
@@ -144,10 +145,3 @@ class World:
             app.again.set()
         self.idle.close()
         wait_until(lambda: not any(app.again.is_set() for app in self.apps), "new flows", WHOLE_WITHIN)
-
-
-def goes_to(destination: str, wanted: str) -> bool:
-    """Status writes a port behind a colon, or none."""
-    return (
-        destination == wanted or destination.startswith(f"{wanted} ") or (":" not in wanted and wanted in destination)
-    )
