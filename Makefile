@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-apps test-torture test-controller soak bench native lint lock clean
+.PHONY: help demo test test-apps test-torture test-controller soak chaos chaos-full bench native lint lock clean
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -51,6 +51,12 @@ test-controller: $(READY) ## the native engine's own tests in release mode: its 
 soak: SEEDS = 1000
 soak: native ## torture of each pairing of engines, SEEDS=1000 of each kind; writes docs/soak.md (an hour)
 	@$(BIN)/python -m tests.sim.soak $(SEEDS) --write
+
+chaos: native ## ten minutes of kills, freezes, cuts and loss under real programs; writes docs/chaos.md (as root)
+	@$(BIN)/python -m tests.chaos --write $(CHAOS)
+
+chaos-full: native ## the same, twenty of each kind at full length (as root, some hours)
+	@$(BIN)/python -m tests.chaos --full --write $(CHAOS)
 
 bench: native ## the whole path beside other programs; writes docs/benchmarks.md (as root, a quarter of an hour)
 	@tools/bootstrap.sh bench

@@ -5,7 +5,8 @@ card has three things of ours then, and loses them when the network is cleared:
 
     at egress   nft table `netdev impair_CARD`: forward into the emulator's TAP what it has not sent itself
     queue       TBF
-    at ingress  the same table: count, lose by chance; nft table `netdev cut_CARD`: drop
+    at ingress  the same table: count, lose by chance; nft table `netdev cut_CARD`: drop; `narrow_CARD`: what is
+                too large
 
 All devices of an impaired network get gso_max_segs 1, so that one packet is one frame of the wire and not 64 KiB.
 """
@@ -134,10 +135,22 @@ class Links:
             hook = f'type filter hook ingress device "{card.name}" priority -300; policy drop;'
             card.nft(f"table netdev cut_{card.name} {{\n chain in {{\n {hook}\n }}\n}}\n")
 
+    def narrow(self, network: str, size: int) -> None:
+        """Packets of more than `size` bytes vanish, and nobody is told: a small path MTU where ICMP is filtered."""
+        self._limit_segments(network, 1)
+        for card in self._cards(network):
+            card.forget("narrow")
+            hook = f'type filter hook ingress device "{card.name}" priority -300; policy accept;'
+            rule = f"meta length > {size} drop"
+            card.nft(f"table netdev narrow_{card.name} {{\n chain in {{\n {hook}\n {rule}\n }}\n}}\n")
+
     def mend(self, network: str) -> None:
-        """The end of every cut of it."""
+        """The end of every cut of it, and of its being narrow."""
         for card in self._cards(network):
             card.forget("cut")
+            card.forget("narrow")
+        if self.report(network) is None:
+            self._limit_segments(network, self._topology.network(network).gso_max_segs or KERNELS_OWN_SEGMENTS)
 
     # ---- cards
 

@@ -1,0 +1,166 @@
+"""What goes wrong: each kind begins it, lets it last, and ends it; what it may cost stands in `MAY_LOSE`."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from tests.chaos.world import ADDRESSES, CONNECTORS, EDGES, LINE, World
+from warren.lab import Impairment, breaking, wait_until
+
+DRAINED_WITHIN = 20.0
+Loss = Literal["none", "of the connector"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Seconds that things last. `recovery`: the least from the end of one thing to the next."""
+
+    edge_away: tuple[float, float] = (0.5, 8.0)
+    frozen: float = 8.0
+    drained: float = 6.0
+    rebinds: int = 3
+    rebinds_every: float = 10.0
+    cut: float = 10.0
+    long_cut: float = 60.0
+    bad: float = 15.0
+    recovery: float = 6.0
+    settled: float = 2.0
+
+
+USUAL = Pace()
+FULL = Pace(edge_away=(0.5, 28.0), frozen=60.0, bad=60.0)
+QUICK = Pace((0.2, 0.2), 1.5, 0.5, 2, 0.7, 2.0, 2.0, 2.0, 0.7, 0.2)
+
+Act = Callable[[World, Pace, random.Random], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """`act` returns when it is over. `lost`: the flows that the failure table lets end. `full`: in long runs only."""
+
+    name: str
+    title: str
+    act: Act
+    lost: Loss = "none"
+    full: bool = False
+
+
+def edge_restarted(world: World, pace: Pace, draw: random.Random) -> None:
+    name = draw.choice(EDGES)
+    world.deployment.daemons[name].kill()
+    time.sleep(draw.uniform(*pace.edge_away))
+    world.start_edge(name)
+
+
+def edge_frozen(world: World, pace: Pace, draw: random.Random) -> None:
+    freeze(world, draw.choice(EDGES), pace.frozen)
+
+
+def connector_killed(world: World, pace: Pace, draw: random.Random) -> None:
+    world.deployment.daemons[draw.choice(CONNECTORS)].kill()
+
+
+def connector_frozen(world: World, pace: Pace, draw: random.Random) -> None:
+    freeze(world, draw.choice(CONNECTORS), pace.frozen)
+
+
+def connector_drained(world: World, pace: Pace, draw: random.Random) -> None:
+    """SIGTERM: what is open goes on; when the apps have closed and opened again, its process ends."""
+    process = world.deployment.daemons[draw.choice(CONNECTORS)]
+    process.signal(signal.SIGTERM)
+    time.sleep(pace.drained)
+    world.reopen()
+    process.wait(DRAINED_WITHIN)
+
+
+def freeze(world: World, name: str, lasts: float) -> None:
+    process = world.deployment.daemons[name]
+    process.freeze()
+    try:
+        time.sleep(lasts)
+    finally:
+        process.thaw()
+
+
+def address_changed(world: World, pace: Pace, draw: random.Random) -> None:
+    laptop = world.lab["laptop"]
+    before = str(breaking.address_of(laptop, "eth0"))
+    breaking.readdress(laptop, ADDRESSES[before == ADDRESSES[0]])
+
+
+def nat_rebound(world: World, pace: Pace, draw: random.Random) -> None:
+    for number in range(pace.rebinds):
+        if number:
+            time.sleep(pace.rebinds_every)
+        breaking.rebind(world.lab["home"])
+
+
+def cut(world: World, pace: Pace, draw: random.Random) -> None:
+    silence(world, pace.cut)
+
+
+def long_cut(world: World, pace: Pace, draw: random.Random) -> None:
+    silence(world, pace.long_cut)
+
+
+def silence(world: World, lasts: float) -> None:
+    world.lab.links.cut(LINE)
+    try:
+        time.sleep(lasts)
+    finally:
+        world.lab.links.mend(LINE)
+
+
+def lossy(world: World, pace: Pace, draw: random.Random) -> None:
+    impaired(world, Impairment(loss=0.3), pace.bad)
+
+
+def far_away(world: World, pace: Pace, draw: random.Random) -> None:
+    impaired(world, Impairment(delay=0.375), pace.bad)
+
+
+def impaired(world: World, impairment: Impairment, lasts: float) -> None:
+    world.lab.impair(LINE, impairment)
+    try:
+        time.sleep(lasts)
+    finally:
+        world.lab.links.clear(LINE)
+
+
+def narrowed(world: World, pace: Pace, draw: random.Random) -> None:
+    world.lab.links.narrow(LINE, 1280)
+    try:
+        time.sleep(pace.bad)
+    finally:
+        world.lab.links.mend(LINE)
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind("edge-restarted", "edge killed, then started", edge_restarted),
+        Kind("edge-frozen", "edge frozen, then thawed", edge_frozen),
+        Kind("connector-killed", "connector killed", connector_killed, lost="of the connector"),
+        Kind("connector-frozen", "connector frozen, then thawed", connector_frozen),
+        Kind("connector-drained", "connector drained", connector_drained),
+        Kind("address", "another address of the laptop", address_changed),
+        Kind("rebinding", "NAT rebinds again and again", nat_rebound),
+        Kind("cut", "link cut for ten seconds", cut),
+        Kind("long-cut", "link cut for a minute", long_cut, full=True),
+        Kind("loss", "30 % of all packets lost", lossy),
+        Kind("narrow", "path MTU 1280, ICMP filtered", narrowed),
+        Kind("far", "round trip of 750 ms", far_away),
+    )
+}
+
+
+def settle(world: World, pace: Pace) -> None:
+    """Before each event: everything runs and has gone on for a while."""
+    world.make_whole()
+    time.sleep(pace.settled)
+    wait_until(lambda: world.deployment.status(), "the agent's status")
