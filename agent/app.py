@@ -29,6 +29,7 @@ from warren.agent.host.routes import MARK, HostRoutes, Network, NetworkChanges
 from warren.agent.host.undo import UNDOERS
 from warren.agent.names import NameJournal, choose_host6
 from warren.agent.peers import Peers
+from warren.agent.standby import Standbys
 from warren.agent.status import describe
 from warren.agent.tcp import TcpJourney
 from warren.agent.udp import UdpJourney
@@ -158,6 +159,7 @@ class Agent:
         self.nodes = [Node(self.engine, identity, edge, self, mark=MARK) for edge in device.edges.edges]
         node = self.nodes[0]
         self.peers = Peers(self.engine, device.network, self._prove, node)
+        self.standbys = Standbys(self.peers, lambda: self.nodes)
         self.decisions = Decisions(node)
         self.peers.outdated = self.decisions.forget
         self.tcp = TcpJourney(self.capture, self.decisions, self.peers, self._names)
@@ -197,6 +199,7 @@ class Agent:
         self._changes = NetworkChanges(self._network_changed)
         for node in self.nodes:
             node.start()
+        self.standbys.start()
         log.info("QUIC engine", **self._chosen.words())
         log.info("agent runs", device=self.device.name, interface=self.config.interface)
 
@@ -204,6 +207,7 @@ class Agent:
         """Ends every flow; the host is the ground's to put back."""
         self.tcp.close()
         self.udp.close()
+        self.standbys.close()
         self.peers.close()
         await self.dns.close()
         if self._changes is not None:
@@ -238,15 +242,15 @@ class Agent:
         pass
 
     def dropped(self, circuit: bytes, circuit_socket: CircuitSocket) -> None:
-        """The switch or the connector ended a circuit: its peer connection ends with it."""
+        """The switch or the connector ended a circuit: its peer connection ends with the last one."""
         path = circuit_socket.path(circuit)
         if path is not None:
-            self.peers.ended(path, Reason.PEER_GONE)
+            self.peers.dropped(path, circuit)
 
     def away(self, circuit: bytes, circuit_socket: CircuitSocket) -> None:
         path = circuit_socket.path(circuit)
         if path is not None:
-            self.peers.away(path)
+            self.peers.away(path, circuit)
 
     def network(self, network: say.Network) -> None:
         """What may be captured, at the start and after each change."""

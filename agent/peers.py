@@ -282,7 +282,11 @@ class Peers:
         now = self._loop.time()
         peer = AgentPeer(self._engine.connect(config, now), now, self._budget, state.id, self._sign)
         state.peer, state.boot = peer, circuit.boot
-        state.path = PeerPath(socket, circuit.circuit, circuit.size, peer, lambda event: self._handle(state, event))
+
+        def handle(event: PeerEvent) -> None:
+            self._handle(state, event)
+
+        state.path = PeerPath(socket, circuit.circuit, circuit.size, peer, handle, agent=True)
         state.path.flush()
 
     def _handle(self, state: PeerState, event: PeerEvent) -> None:
@@ -326,9 +330,14 @@ class Peers:
         for then in waiting:
             then(None, reason)
 
-    def away(self, path: PeerPath) -> None:
-        """The connector may be gone: new flows go elsewhere, and so do those that were opening; the others are kept
-        for the hold time, or until it is heard again."""
+    def away(self, path: PeerPath, circuit: bytes) -> None:
+        """A switch has lost the connector. If it is the last one that had it, it may be gone: new flows go elsewhere,
+        and so do those that were opening; the others are kept for the hold time, or until it is heard again."""
+        path.away.add(circuit)
+        if all(way.circuit in path.away for way in path.ways):
+            self._away(path)
+
+    def _away(self, path: PeerPath) -> None:
         for state in self.states():
             if state.path is path and not state.gone:
                 log.info("connector away", tunnel=state.tunnel_name, connector=state.boot.hex()[:8])
@@ -352,31 +361,39 @@ class Peers:
             self.ended(state.path, Reason.PEER_GONE)
 
     def renew(self, socket: CircuitSocket) -> None:
-        """The switch behind this socket was restarted: living peer connections get circuits anew."""
+        """The switch behind this socket was restarted: living peer connections get circuits anew, those that have no
+        other one at once."""
         for state in self.states():
-            if state.path is not None and state.path.socket is socket:
+            circuit = state.path.through(socket) if state.path is not None else None
+            if state.path is not None and circuit is not None and not state.path.remove(circuit):
                 self._spawn(self._renew(state, state.path))
 
     async def _renew(self, state: PeerState, path: PeerPath) -> None:
         """Asks for a circuit to the same connector process until it is there again, at most for the hold time."""
         until = self._loop.time() + HOLD
         circuit = path.circuit
-        while state.peer is not None and not state.peer.closed and path.circuit == circuit:
+        while state.peer is not None and not state.peer.closed and path.circuit == circuit and len(path.ways) == 1:
             try:
                 given, socket = await self._switches.ask(state.index, state.id, state.permit, (), state.boot)
             except DeniedError as error:
                 if self._loop.time() > until:
                     self.ended(path, error.reason)
                     return
-                self.away(path)
+                self._away(path)
                 await asyncio.sleep(RENEW_EVERY)
                 continue
             state.away = None
-            path.move(socket, given.circuit, given.size)
+            path.add(socket, given.circuit, given.size)
+            path.remove(circuit)  # if it led through another edge
             log.info("peer connection has a new circuit", tunnel=state.tunnel_name)
 
+    def dropped(self, path: PeerPath, circuit: bytes) -> None:
+        """A circuit is over; its peer connection goes on over another one, or ends."""
+        if not path.remove(circuit):
+            self.ended(path, Reason.PEER_GONE)
+
     def ended(self, path: PeerPath, reason: Reason) -> None:
-        """The circuit of a peer connection is over, and no other takes its place (yet)."""
+        """A peer connection has no circuit any more."""
         for state in self.states():
             if state.path is path and state.peer is not None:
                 state.peer.close(reason, self._loop.time())

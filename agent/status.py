@@ -53,6 +53,7 @@ def describe(agent: Agent, resolver: str) -> dict[str, Any]:
                 "tunnel": state.tunnel_name,
                 "connector": state.boot.hex()[:8],
                 "circuit": state.path.circuit.hex(),
+                "standby": [way.circuit.hex() for way in state.path.ways[1:]],
                 "round_trip_ms": round(state.path.drive.connection.statistics().round_trip * 1000, 2),
                 "lost": state.path.drive.connection.statistics().lost,
                 "phase": state.path.drive.connection.statistics().phase,

@@ -19,7 +19,7 @@ from warren.connector.gate import Gate
 from warren.connector.health import families, own_listeners_spared, ready
 from warren.connector.resolve import take_names_as_they_are
 from warren.fabric.aio import logs
-from warren.fabric.aio.circuits import CircuitSocket, PeerPath
+from warren.fabric.aio.circuits import CircuitSocket, PeerPath, Way
 from warren.fabric.aio.node import Identity, Node
 from warren.fabric.aio.presence import Presence
 from warren.fabric.core.connector_peer import ConnectorPeer
@@ -175,7 +175,11 @@ class Connector:
         pass
 
     def forgotten(self, circuit_socket: CircuitSocket) -> None:
-        pass  # agents ask for circuits, and are offered to us anew
+        """Agents ask for circuits, and are offered to us anew; what has another circuit goes on over that."""
+        for door in list(self._by_peer.values()):
+            circuit = door.path.through(circuit_socket) if door.path is not None else None
+            if circuit is not None:
+                self.dropped(circuit, circuit_socket)
 
     def network(self, network: say.Network) -> None:
         pass
@@ -192,13 +196,15 @@ class Connector:
             log.info("flows ended: what they stood on was taken back", flows=ended)
 
     def offered(self, offer: Offer, circuit_socket: CircuitSocket, identity: Identity) -> None:
-        """Keeps the offer until the agent's first packet; a further circuit of a living connection joins it."""
+        """Keeps the offer until the agent's first packet; a further circuit of a living connection stands by, or takes
+        the place of the one through the same edge."""
         known = self._by_peer.get(offer.peer)
         if known is not None and known.path is not None and known.peer is not None:
             if known.peer.key == offer.key:
-                self._doors.pop(known.path.circuit, None)
-                known.path.move(circuit_socket, offer.circuit, offer.size)
-                self._doors[offer.circuit] = known
+                before = known.path.add(circuit_socket, offer.circuit, offer.size)
+                self._doors.pop(before or b"", None)
+                if known.path.through(circuit_socket) == offer.circuit:
+                    self._doors[offer.circuit] = known
             return
         if len(self._doors) >= PEERS:
             log.warning("too many agents", limit=PEERS)
@@ -212,10 +218,13 @@ class Connector:
             self._forget(door)
 
     def dropped(self, circuit: bytes, circuit_socket: CircuitSocket) -> None:
-        """A circuit is over; its peer connection waits for another until it is idle for too long."""
+        """A circuit is over; its peer connection goes on over another one, or waits for one until it is idle for too
+        long."""
         door = self._doors.get(circuit)
         if door is not None and door.peer is None:
             self._forget(door)
+        elif door is not None and door.path is not None and door.path.remove(circuit):
+            del self._doors[circuit]
 
     def away(self, circuit: bytes, circuit_socket: CircuitSocket) -> None:
         pass  # its flows are held until the peer connection is idle for too long
@@ -232,8 +241,12 @@ class Connector:
             connection, now, self._budget, greeting, lambda said, challenge: self._prove(door, said, challenge)
         )
         door.peer = peer
-        path = PeerPath(door.socket, door.offer.circuit, door.offer.size, peer, lambda event: self._handle(door, event))
-        door.path = path
+        offer = door.offer
+
+        def handle(event: PeerEvent) -> None:
+            self._handle(door, event)
+
+        path = door.path = PeerPath(door.socket, offer.circuit, offer.size, peer, handle, agent=False)
         door.flows = Flows(peer, self.gate, self.counts, path.flush)
         door.flows.draining = self.draining
         self._by_peer[door.offer.peer] = door
@@ -260,20 +273,22 @@ class Connector:
                 self._forget(door)
 
     def _forget(self, door: AgentAtDoor) -> None:
-        circuit = door.path.circuit if door.path is not None else door.offer.circuit
-        self._doors.pop(circuit, None)
+        ways = door.path.ways if door.path is not None else [Way(door.socket, door.offer.circuit)]
+        for _, circuit in ways:
+            self._doors.pop(circuit, None)
         if self._by_peer.get(door.offer.peer) is door:
             del self._by_peer[door.offer.peer]
         door.socket.unexpect(door.offer.circuit)
-        self._loop.call_soon(self._leave, door, circuit)
+        self._loop.call_soon(self._leave, door, ways)
 
-    def _leave(self, door: AgentAtDoor, circuit: bytes) -> None:
+    def _leave(self, door: AgentAtDoor, ways: list[Way]) -> None:
         """Once the last words were sent: behind the circuit's end they would reach nobody."""
         if door.path is not None:
             door.path.close()
-        for node in self.nodes:
-            if door.socket in node.sockets:
-                node.drop(circuit, Reason.PEER_GONE)
+        for circuit_socket, circuit in ways:
+            for node in self.nodes:
+                if circuit_socket in node.sockets:
+                    node.drop(circuit, Reason.PEER_GONE)
 
     # ---- end ----
 
@@ -299,7 +314,7 @@ class Connector:
         if self._renewing is not None:
             self._renewing.cancel()
             await asyncio.gather(self._renewing, return_exceptions=True)
-        for door in list(self._doors.values()):
+        for door in dict.fromkeys(self._doors.values()):
             if door.peer is not None and door.path is not None:
                 door.peer.close(Reason.DRAINING, self._loop.time())
                 door.path.flush()

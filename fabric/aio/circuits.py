@@ -9,14 +9,19 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
+
+import structlog
 
 from warren.fabric.aio.drive import Drive
 from warren.fabric.aio.udp import UdpSocket
 from warren.fabric.core import frames
 from warren.fabric.core.engine import Address, Batch, Buffer, Connection, PathChange
+from warren.fabric.core.paths import Paths, State, copy_for
 from warren.fabric.core.peer import PeerEvent
 from warren.fabric.core.slot import Slot, SlotBound, Verify
+
+log = structlog.get_logger()
 
 RUNS = 64
 """Runs of one header that are looked at in one buffer: as many as the kernel joins segments; the rest is dropped."""
@@ -102,8 +107,8 @@ class CircuitSocket:
         while (event := slot.poll_event()) is not None:
             match event:
                 case SlotBound(change, _, _) if change is not None:
-                    for path in list(self._paths.values()):
-                        path.changed(change)
+                    for header, path in list(self._paths.items()):
+                        path.changed(header, change)
                 case Verify():
                     self.verify()
         if self._timer is not None:
@@ -143,7 +148,7 @@ class CircuitSocket:
             path = self._first(header, bytes(buffer[frames.HEADER : stride or len(buffer)]))
         if path is not None:
             self._touched[path] = None
-            return list(path.receive(buffer, stride))
+            return list(path.receive(header, buffer, stride))
         end = stride if 0 < stride < len(buffer) else len(buffer)
         named = bytes(buffer[1 : frames.HEADER])
         if buffer[0] != frames.CONTROL:
@@ -161,7 +166,7 @@ class CircuitSocket:
         self._settle_slot()
 
     def handle_writable(self) -> None:
-        for path in list(self._paths.values()):
+        for path in dict.fromkeys(self._paths.values()):
             path.flush()
 
     def send(self, batch: Batch) -> bool:
@@ -169,14 +174,15 @@ class CircuitSocket:
 
     # ---- paths ----
 
-    def add(self, path: PeerPath) -> None:
-        self._paths[path.header] = path
+    def add(self, header: bytes, path: PeerPath) -> None:
+        self._paths[header] = path
         if self.slot is not None:
             self.slot.circuits(len(self._paths))
 
-    def remove(self, path: PeerPath) -> None:
-        self._paths.pop(path.header, None)
-        self._touched.pop(path, None)
+    def remove(self, header: bytes) -> None:
+        path = self._paths.pop(header, None)
+        if path is not None and path not in self._paths.values():
+            self._touched.pop(path, None)
         if self.slot is not None:
             self.slot.circuits(len(self._paths))
 
@@ -197,10 +203,11 @@ class CircuitSocket:
         return path
 
     def report(self) -> None:
-        """Tells the slot what its connections have in flight."""
+        """Tells the slot what its connections have in flight, those that use it now."""
         if self.slot is None or not self._paths:
             return
-        flights = [path.flight for path in self._paths.values() if path.flight is not None]
+        using = [path.flight for header, path in self._paths.items() if path.uses(header)]
+        flights = [flight for flight in using if flight is not None]
         pto = max(path.drive.connection.pto() for path in self._paths.values())
         self.slot.flight(pto, min(flights) if flights else None)
 
@@ -210,69 +217,136 @@ class CircuitSocket:
         self._udp.close()
 
 
+class Way(NamedTuple):
+    """A circuit of a peer connection, and the socket that it leads through."""
+
+    socket: CircuitSocket
+    circuit: bytes
+
+
 class PeerPath:
-    """One peer connection on the circuit that leads."""
+    """One peer connection on its circuits: one leads, the others stand by (fabric/core/paths.py)."""
 
     def __init__(
-        self, socket: CircuitSocket, circuit: bytes, size: int, peer: PeerCore, handle: Callable[[PeerEvent], Any]
+        self,
+        socket: CircuitSocket,
+        circuit: bytes,
+        size: int,
+        peer: PeerCore,
+        handle: Callable[[PeerEvent], Any],
+        *,
+        agent: bool,
     ) -> None:
-        """`handle`: called with every event of the peer connection."""
-        self.socket = socket
-        self.circuit = circuit
-        self.header = frames.header(circuit)
+        """`handle`: called with every event of the peer connection. `agent`: this is the end that leads."""
         self.peer = peer
-        self.flight: float | None = None
-        """Since when something is unacknowledged."""
         self.heard = 0.0
         """When something authenticated came last, by the loop's clock."""
+        self.away: set[bytes] = set()
+        """Circuits whose other end the switch has lost, as far as nothing came by them since."""
         self._handle = handle
         self._loop = asyncio.get_running_loop()
-        self.drive = Drive(
-            peer.connection, self.header, self._drain, self._send, peer.poll_timeout, peer.handle_timeout
-        )
-        peer.connection.resize(size)
-        socket.add(self)
+        header = frames.header(circuit)
+        self._ways = {header: Way(socket, circuit)}
+        self._paths = Paths(peer.connection, header, size, self._loop.time(), agent=agent)
+        self.drive = Drive(peer.connection, header, self._drain, self._send, self._timeout, self._timed_out)
+        socket.add(header, self)
 
-    def receive(self, buffer: Buffer, stride: int) -> list[tuple[int, int]]:
-        received = self.drive.receive(buffer, stride)
+    # ---- the circuit that leads ----
+
+    @property
+    def header(self) -> bytes:
+        return self._paths.lead
+
+    @property
+    def socket(self) -> CircuitSocket:
+        return self._ways[self._paths.lead].socket
+
+    @property
+    def circuit(self) -> bytes:
+        return self._ways[self._paths.lead].circuit
+
+    @property
+    def flight(self) -> float | None:
+        """Since when something is unacknowledged."""
+        return self._paths.flight_since
+
+    # ---- all of them ----
+
+    @property
+    def ways(self) -> list[Way]:
+        """The leading one first."""
+        return [self._ways[header] for header in self._paths.circuits]
+
+    def uses(self, header: bytes) -> bool:
+        """Whether datagrams go there now, or in turn."""
+        return header == self._paths.lead or self._paths.state is not State.LEADING
+
+    def through(self, socket: CircuitSocket) -> bytes | None:
+        """The circuit through this socket."""
+        return next((way.circuit for way in self._ways.values() if way.socket is socket), None)
+
+    def add(self, socket: CircuitSocket, circuit: bytes, size: int) -> bytes | None:
+        """A further circuit: it takes the place of the one through the same socket, whose id is returned; else it
+        stands by."""
+        header, now = frames.header(circuit), self._loop.time()
+        before = self.through(socket)
+        if before == circuit or not self._paths.add(header, size, now):
+            return None
+        self._ways[header] = Way(socket, circuit)
+        socket.add(header, self)
+        if before is not None:
+            self._remove(frames.header(before), header)
+        self.flush()
+        return before
+
+    def remove(self, circuit: bytes) -> bool:
+        """A circuit is over. False: it is the last one, and stays."""
+        removed = self._remove(frames.header(circuit), None)
+        self.flush()
+        return removed
+
+    def _remove(self, header: bytes, successor: bytes | None) -> bool:
+        if header not in self._ways or not self._paths.remove(header, self._loop.time(), successor):
+            return False
+        way = self._ways.pop(header)
+        self.away.discard(way.circuit)
+        way.socket.remove(header)
+        return True
+
+    def changed(self, header: bytes, kind: PathChange) -> None:
+        self._paths.handle_changed(header, kind, self._loop.time())
+        self.flush()
+
+    def resize(self, header: bytes, size: int) -> None:
+        self._paths.resize(header, size)
+        self.flush()
+
+    # ---- packets ----
+
+    def receive(self, header: bytes, buffer: Buffer, stride: int) -> list[tuple[int, int]]:
+        received = self.drive.receive(buffer, stride, header)
         if received.authenticated:
-            self.heard = self._loop.time()
-        if received.authenticated and self.socket.slot is not None:
-            packets = -(-len(buffer) // stride) if stride else 1
-            self.socket.slot.authenticated(self._loop.time(), packets)
+            now, way = self._loop.time(), self._ways[header]
+            self.heard = now
+            self.away.discard(way.circuit)
+            self._paths.handle_received(header, received, now)
+            if way.socket.slot is not None:
+                way.socket.slot.authenticated(now, -(-len(buffer) // stride) if stride else 1)
         return list(received.foreign)
 
     def flush(self) -> None:
         if self.drive.closed:
             return
+        self.drive.header = self._paths.lead
         self.drive.flush()
-        if not self.drive.connection.in_flight():
-            self.flight = None
-        elif self.flight is None:
-            self.flight = self._loop.time()
-        self.socket.report()
-
-    def changed(self, kind: PathChange) -> None:
-        self.drive.connection.path_changed(self._loop.time(), kind)
-        self.flush()
-
-    def resize(self, size: int) -> None:
-        self.drive.connection.resize(size)
-        self.flush()
-
-    def move(self, socket: CircuitSocket, circuit: bytes, size: int) -> None:
-        """The connection goes on over another circuit."""
-        self.socket.remove(self)
-        self.socket, self.circuit, self.header = socket, circuit, frames.header(circuit)
-        self.drive.header = self.header
-        self.drive.connection.resize(size)
-        socket.add(self)
-        self.changed(PathChange.MOVED)
+        for socket in {way.socket for way in self._ways.values()}:
+            socket.report()
 
     def close(self) -> None:
-        """Leaves the socket; what the connection had to say was flushed before."""
+        """Leaves the sockets; what the connection had to say was flushed before."""
         self.drive.close()
-        self.socket.remove(self)
+        for header, way in self._ways.items():
+            way.socket.remove(header)
 
     def _drain(self, now: float) -> bool:
         self.peer.handle_connection(now)
@@ -280,9 +354,35 @@ class PeerPath:
         while (event := self.peer.poll_event()) is not None:
             busy = True
             self._handle(event)
+        while (moved := self._paths.poll_event()) is not None:
+            self.drive.header = self._paths.lead
+            log.info("another circuit leads", silence=round(moved.silence, 3), edge=str(self.socket.switch))
         return busy
 
     def _send(self, batch: Batch) -> bool:
-        if self.socket.slot is not None:
-            self.socket.slot.sent(self._loop.time())
-        return self.socket.send(batch)
+        """On every circuit that datagrams go on now; whether the first of them took it."""
+        took = [self._send_on(header, batch) for header in self._paths.ways()]
+        return took[0]
+
+    def _send_on(self, header: bytes, batch: Batch) -> bool:
+        socket = self._ways[header].socket
+        if bytes(batch.parts[0][: frames.HEADER]) != header:
+            batch = copy_for(batch, header)
+        if socket.slot is not None:
+            socket.slot.sent(self._loop.time())
+        return socket.send(batch)
+
+    # ---- time ----
+
+    def _timeout(self) -> float | None:
+        self._paths.handle_flight(self._loop.time())
+        above, due = self.peer.poll_timeout(), self._paths.poll_timeout()
+        if above is None or due is None:
+            return above if due is None else due[0]
+        return min(above, due[0])
+
+    def _timed_out(self, now: float) -> None:
+        above = self.peer.poll_timeout()
+        if above is not None and above <= now:
+            self.peer.handle_timeout(now)
+        self._paths.handle_timeout(now)

@@ -45,9 +45,9 @@ class Drive:
         self._again = False
         self.closed = False
 
-    def receive(self, buffer: Buffer, stride: int) -> Received:
-        """Hands a buffer to the engine; `flush` after the last one."""
-        return self.connection.receive(buffer, stride, self.header, self._loop.time())
+    def receive(self, buffer: Buffer, stride: int, header: bytes | None = None) -> Received:
+        """Hands a buffer to the engine; `flush` after the last one. `header`: if another one is in front."""
+        return self.connection.receive(buffer, stride, self.header if header is None else header, self._loop.time())
 
     def flush(self) -> None:
         """Drains events and sends what there is to send; may be called from within itself."""

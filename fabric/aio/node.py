@@ -12,7 +12,7 @@ import contextlib
 import os
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
 import structlog
@@ -20,6 +20,7 @@ import structlog
 from warren.fabric.aio.call import Call
 from warren.fabric.aio.circuits import CircuitSocket
 from warren.fabric.aio.lookup import edge_address
+from warren.fabric.core import frames
 from warren.fabric.core import session as core
 from warren.fabric.core.attachment import Attachment, AttachmentClosed, AttachmentEvent
 from warren.fabric.core.attachment import Identity as Shown
@@ -73,6 +74,8 @@ class Identity:
     statement: bytes = b""
     host: str = ""
     program: str = ""
+    boot: bytes = field(default_factory=lambda: os.urandom(16))
+    """Of this process: the same towards every edge."""
 
 
 class Owner(Protocol):
@@ -110,7 +113,7 @@ class Node:
 
     def __init__(self, engine: Engine, identity: Identity, edge: Edge, owner: Owner, *, mark: int = 0) -> None:
         self.edge = edge
-        self.boot = os.urandom(16)
+        self.boot = identity.boot
         self.state = "connecting"
         self.reason = ""
         """Why it is not connected, in words."""
@@ -399,12 +402,14 @@ class Node:
                 for circuit_socket in self.sockets:
                     self._owner.dropped(circuit, circuit_socket)
             case switch_says.Resized(circuit, size):
-                self._on_path(circuit, lambda path: path.resize(size))
+                self._on_path(circuit, lambda path: path.resize(frames.header(circuit), size))
             case switch_says.FarMoved(circuit, moved):
                 kind = PathChange.MOVED if moved else PathChange.REBOUND
-                self._on_path(circuit, lambda path: path.changed(kind))
+                self._on_path(circuit, lambda path: path.changed(frames.header(circuit), kind))
             case switch_says.Suspect(circuit):
-                self._on_path(circuit, lambda path: path.socket.suspect())
+                for circuit_socket in self.sockets:
+                    if circuit_socket.path(circuit) is not None:
+                        circuit_socket.suspect()
             case switch_says.FarAway(circuit):
                 for circuit_socket in self.sockets:
                     self._owner.away(circuit, circuit_socket)

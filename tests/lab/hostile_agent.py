@@ -122,7 +122,7 @@ class Hostile:
             return self.identity.key, self._sign(PEER_LABEL, challenge, leaf)
 
         made.core = AgentPeer(self.engine.connect(config, now), now, Budget(), made.id, sign)
-        made.path = PeerPath(where, circuit.circuit, circuit.size, made.core, made.heard)
+        made.path = PeerPath(where, circuit.circuit, circuit.size, made.core, made.heard, agent=True)
         made.path.flush()
         async with asyncio.timeout(PATIENCE):
             await made.proved.wait()

@@ -252,6 +252,11 @@ class Network:
         """Undoes every `cut` and `partition`."""
         self._cut.clear()
 
+    def cuts(self, one: Host, other: Host) -> bool:
+        """Whether the way is cut, in either direction."""
+        pairs = [(a, b) for a in self._names(one) for b in self._names(other)]
+        return any(pair in self._cut or pair[::-1] in self._cut for pair in pairs)
+
     def _names(self, host: Host) -> list[str]:
         return [address for address, owner in self._by_address.items() if owner is host]
 

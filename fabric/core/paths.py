@@ -1,0 +1,321 @@
+"""The circuits of one peer connection: which one leads, and what is done when it falls silent. Pure.
+
+One circuit leads and carries everything; the others stand by, bound in advance, through other edges. The order in the
+file is that of a failure: a silence, copies on every circuit, each circuit alone in turn, something newest, a move.
+(protocol.md, section 3; docs/decisions/0010.)
+
+After each `Connection.receive` call `handle_received`, after each transmit `handle_flight`; then send on every circuit
+that `ways` names, drain `poll_event`, re-arm one timer from `poll_timeout`. The engine is told what happened to its
+path from here, so it has to be drained after every call.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections import deque
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from warren.fabric.core.engine import Batch, Connection, PathChange, Received
+from warren.fabric.core.frames import HEADER
+
+CIRCUITS = 4
+"""Circuits of one peer connection: two edges, and one of each that is being replaced."""
+PATIENCE = 0.25
+"""A silence is two PTOs, and at least this."""
+COPIES = 1.0
+"""Seconds for which every datagram goes on each circuit; after them each circuit alone in turn."""
+TURN_SHARE, TURN_MOST = 20, 5.0
+"""A turn takes two PTOs, and at least this part of the silence so far, up to TURN_MOST: after ten seconds half of
+one, in which a way that came back is found soon enough, and after a hundred little is sent."""
+PROBES = 3
+"""In one turn: one may be lost, or sent just before the way came back."""
+BOUND_EVERY = 10.0
+"""Turns are broken off for copies when a slot is bound again, at most so often: that the way to the switch works is
+news after a blackout, and none where the way behind the switch has failed and slots are bound once a second."""
+UNSAMPLED = 0.5
+"""Least PTO that is assumed of a path without a round-trip sample; that of the path before counts if it is longer."""
+PTO_MOST = 8.0
+"""Where doubling it at each further move ends."""
+
+
+class State(enum.Enum):
+    """Where datagrams go."""
+
+    LEADING = "leading"
+    """On the leading circuit."""
+    COPYING = "copying"
+    """A copy on each."""
+    TURNS = "turns"
+    """On one at a time: a way may fail in one direction only, and then the copies that arrive first are answered into
+    the void."""
+
+
+TRANSITIONS = {
+    State.LEADING: frozenset({State.COPYING}),
+    State.COPYING: frozenset({State.COPYING, State.TURNS, State.LEADING}),
+    State.TURNS: frozenset({State.COPYING, State.LEADING}),
+}
+"""Silence; a second without an answer; something newest, or nothing to be copied for; a way that works again."""
+
+
+class Timer(enum.Enum):
+    """What `handle_timeout` is for."""
+
+    SILENCE = "silence"
+    FOLLOW = "follow"
+    """Another circuit brings what is newest, and the leading one nothing."""
+    PROBE = "probe"
+
+
+class Moved(NamedTuple):
+    """Another circuit leads; the engine knows."""
+
+    circuit: bytes
+    before: bytes
+    silence: float
+    """Seconds for which the one before had brought nothing newest."""
+
+
+@dataclass(slots=True)
+class _Way:
+    size: int
+    newest_at: float
+
+
+class Paths:
+    """The circuits of one peer connection, as one end sees them."""
+
+    def __init__(self, connection: Connection, circuit: bytes, size: int, now: float, *, agent: bool) -> None:
+        """`circuit` leads at first. `size`: bytes that the engine may fill there. `agent`: the end that leads; it
+        follows the other later than that follows it, so that the two never change places."""
+        self.lead = circuit
+        self.state = State.LEADING
+        self.moves = 0
+        self.silences = 0
+        """Times that copies were sent."""
+        self._connection = connection
+        self._agent = agent
+        self._ways = {circuit: _Way(size, now)}
+        self._newest = circuit
+        self._heard_at = now
+        self._flight_since: float | None = None
+        self._pto = UNSAMPLED
+        self._since = self._probe_at = now
+        self._bound_at = -math.inf
+        self._probes = 0
+        self._events: deque[Moved] = deque(maxlen=CIRCUITS)
+        connection.resize(size)
+
+    # ---- circuits ----
+
+    @property
+    def circuits(self) -> tuple[bytes, ...]:
+        """The leading one first."""
+        return (self.lead, *(circuit for circuit in self._ways if circuit != self.lead))
+
+    @property
+    def flight_since(self) -> float | None:
+        """Since when something is unacknowledged."""
+        return self._flight_since
+
+    def add(self, circuit: bytes, size: int, now: float) -> bool:
+        """A further circuit, which stands by. False: there are enough (or it is known)."""
+        if circuit in self._ways or len(self._ways) >= CIRCUITS:
+            return False
+        self._ways[circuit] = _Way(size, -math.inf)
+        self._fit()
+        if self.state is not State.LEADING:
+            self._copy(now)
+        return True
+
+    def remove(self, circuit: bytes, now: float, successor: bytes | None = None) -> bool:
+        """A circuit is over; another leads then (`successor`, or the one that brought something last). False: it is
+        the only one, and stays."""
+        if circuit not in self._ways or len(self._ways) == 1:
+            return False
+        gone = self._ways.pop(circuit)
+        self._fit()
+        if circuit == self.lead:
+            latest = max(self._ways, key=lambda one: self._ways[one].newest_at)
+            self._enter(State.LEADING)
+            self._move(successor if successor in self._ways else latest, gone.newest_at, now)
+        elif self._newest == circuit:
+            self._newest = self.lead
+        if len(self._ways) == 1:
+            self._enter(State.LEADING)
+        return True
+
+    def resize(self, circuit: bytes, size: int) -> None:
+        """The circuit's size has changed. A copy has to fit each of them."""
+        if circuit in self._ways:
+            self._ways[circuit].size = size
+            self._fit()
+
+    def _fit(self) -> None:
+        self._connection.resize(min(way.size for way in self._ways.values()))
+
+    # ---- silence ----
+
+    def handle_flight(self, now: float) -> None:
+        """After datagrams were sent or received: is something unacknowledged?"""
+        if not self._connection.in_flight():
+            self._flight_since = None
+        elif self._flight_since is None:
+            self._flight_since = now
+
+    def _silence(self, now: float) -> float:
+        """How long data has been in flight with nothing received that authenticates and is no duplicate."""
+        return 0.0 if self._flight_since is None else now - max(self._heard_at, self._flight_since)
+
+    def pto(self) -> float:
+        """The PTO that waits are made of: until a new path has given a sample, that of the path before."""
+        return self._connection.pto() if self._connection.sampled() else self._pto
+
+    def _patience(self) -> float:
+        return max(2 * self.pto(), PATIENCE)
+
+    # ---- copies, turns ----
+
+    def ways(self) -> tuple[bytes, ...]:
+        """The circuits on which each datagram goes now; never empty."""
+        match self.state:
+            case State.LEADING:
+                return (self.lead,)
+            case State.COPYING:
+                return self.circuits
+            case State.TURNS:
+                others_first = (*self.circuits[1:], self.lead)
+                return (others_first[self._probes // PROBES % len(others_first)],)
+
+    def _copy(self, now: float, already: float = 0.0) -> None:
+        """The engine's next probe may be far away. `already`: seconds for which copies count as sent."""
+        self._enter(State.COPYING)
+        self._since = now - already
+        self._probe(now)
+
+    def _next_probe(self, now: float) -> None:
+        if self.state is State.TURNS:
+            self._probes += 1
+        elif now - self._since >= COPIES:
+            self._enter(State.TURNS)
+            self._probes += PROBES - self._probes % PROBES
+        self._probe(now)
+
+    def _probe(self, now: float) -> None:
+        self._connection.probe(now)
+        share = min(self._silence(now) / TURN_SHARE, TURN_MOST)
+        self._probe_at = now + max(self._patience(), share) / PROBES
+
+    # ---- something newest ----
+
+    def handle_received(self, circuit: bytes, received: Received, now: float) -> None:
+        """What the engine said of a buffer that came by this circuit."""
+        way = self._ways.get(circuit)
+        if way is None or not received.authenticated:
+            return
+        self._heard_at = now
+        if not received.newest:
+            return
+        lead_at, way.newest_at, self._newest = self._ways[self.lead].newest_at, now, circuit
+        if self.state is not State.LEADING:
+            self._answered(circuit, lead_at, now)
+        else:
+            self._follow(now)
+
+    def _answered(self, circuit: bytes, lead_at: float, now: float) -> None:
+        self._enter(State.LEADING)
+        if circuit != self.lead:
+            self._move(circuit, lead_at, now)
+        else:
+            self._connection.path_changed(now, PathChange.RESUMED)
+
+    def _follow_at(self) -> float | None:
+        """When the circuit that brought what is newest will lead, if the leading one goes on bringing nothing."""
+        if self._newest == self.lead or self.state is not State.LEADING:
+            return None
+        return self._ways[self.lead].newest_at + (self._patience() if self._agent else self.pto())
+
+    def _follow(self, now: float) -> None:
+        at = self._follow_at()
+        if at is not None and now >= at:
+            self._move(self._newest, self._ways[self.lead].newest_at, now)
+
+    def _move(self, circuit: bytes, lead_at: float, now: float) -> None:
+        if self._connection.sampled():
+            self._pto = max(self._connection.pto(), UNSAMPLED)
+        else:
+            self._pto = min(2 * self._pto, PTO_MOST)
+        before, self.lead, self._newest = self.lead, circuit, circuit
+        self._ways[circuit].newest_at = self._heard_at = now
+        self.moves += 1
+        self._connection.path_changed(now, PathChange.MOVED)
+        self._events.append(Moved(circuit, before, now - lead_at))
+
+    def _enter(self, state: State) -> None:
+        if state is self.state is State.LEADING:
+            return
+        if state not in TRANSITIONS[self.state]:
+            raise RuntimeError(f"{self.state} → {state}")
+        if self.state is State.LEADING:
+            self.silences += 1
+            self._bound_at, self._probes = -math.inf, -1
+        self.state = state
+
+    # ---- what slots tell ----
+
+    def handle_changed(self, circuit: bytes, change: PathChange, now: float) -> None:
+        """A slot of this circuit, at either end, was bound anew (slot.SlotBound, FarMoved)."""
+        if circuit == self.lead:
+            if change is PathChange.MOVED and self._connection.sampled():
+                self._pto = max(self._connection.pto(), UNSAMPLED)
+            self._connection.path_changed(now, change)
+        if circuit not in self._ways:
+            return
+        if self.state is State.COPYING:
+            self._probe(now)
+        elif self.state is State.TURNS and now - self._bound_at >= BOUND_EVERY:
+            self._bound_at = now
+            self._copy(now, COPIES)
+
+    # ---- contract ----
+
+    def _timers(self) -> dict[Timer, float | None]:
+        if len(self._ways) == 1:
+            return {}
+        if self.state is not State.LEADING:
+            return {Timer.PROBE: self._probe_at}
+        flight = self._flight_since
+        silent = None if flight is None else max(self._heard_at, flight) + self._patience()
+        return {Timer.SILENCE: silent, Timer.FOLLOW: self._follow_at()}
+
+    def poll_timeout(self) -> tuple[float, Timer] | None:
+        """When `handle_timeout` wants to be called, and for what. A connection with one circuit has no timer."""
+        due = [(at, timer.name, timer) for timer, at in self._timers().items() if at is not None]
+        return min(due)[::2] if due else None
+
+    def handle_timeout(self, now: float) -> None:
+        due = self.poll_timeout()
+        if due is None or due[0] > now:
+            return
+        match due[1]:
+            case Timer.SILENCE:
+                self._copy(now)
+            case Timer.FOLLOW:
+                self._follow(now)
+            case Timer.PROBE if self._flight_since is None:
+                self._enter(State.LEADING)
+            case Timer.PROBE:
+                self._next_probe(now)
+
+    def poll_event(self) -> Moved | None:
+        return self._events.popleft() if self._events else None
+
+
+def copy_for(batch: Batch, header: bytes) -> Batch:
+    """The same datagrams for another circuit: every segment begins with `header`."""
+    data = bytearray().join(batch.parts)
+    for start in range(0, len(data), batch.stride):
+        data[start : start + HEADER] = header
+    return Batch((data,), batch.stride, batch.segments)

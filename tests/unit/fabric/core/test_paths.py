@@ -1,0 +1,278 @@
+"""Which circuit leads, and what a silence leads to, step by step; a fake of the connection, no clock."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from warren.fabric.core.engine import Batch, PathChange, Received
+from warren.fabric.core.paths import (
+    CIRCUITS,
+    COPIES,
+    PATIENCE,
+    PTO_MOST,
+    UNSAMPLED,
+    Moved,
+    Paths,
+    State,
+    Timer,
+    copy_for,
+)
+
+A, B, C, D, E = (b"\x00circ-" + letter + b"0" for letter in (b"a", b"b", b"c", b"d", b"e"))
+NEWEST, LATE, NOTHING = Received(True, True), Received(True, False), Received(False, False)
+PTO = 0.05
+
+
+class Engine:
+    """What `Paths` asks and tells."""
+
+    def __init__(self) -> None:
+        self.flying, self.has_sample, self.probes, self.size = False, True, 0, 0
+        self.changes: list[PathChange] = []
+
+    def in_flight(self) -> bool:
+        return self.flying
+
+    def sampled(self) -> bool:
+        return self.has_sample
+
+    def pto(self) -> float:
+        return PTO
+
+    def probe(self, now: float) -> None:
+        self.probes += 1
+
+    def resize(self, size: int) -> None:
+        self.size = size
+
+    def path_changed(self, now: float, kind: PathChange) -> None:
+        self.changes.append(kind)
+        if kind is PathChange.MOVED:
+            self.has_sample = False
+
+
+def two(*, agent: bool = True) -> tuple[Paths, Any]:
+    engine: Any = Engine()
+    paths = Paths(engine, A, 1444, 0.0, agent=agent)
+    assert paths.add(B, 1392, 0.0)
+    return paths, engine
+
+
+def silent(*, agent: bool = True) -> tuple[Paths, Any, float]:
+    """Copies are being sent."""
+    paths, engine = two(agent=agent)
+    engine.flying = True
+    paths.handle_flight(1.0)
+    due = paths.poll_timeout()
+    assert due == (1.0 + PATIENCE, Timer.SILENCE)
+    paths.handle_timeout(due[0])
+    return paths, engine, due[0]
+
+
+def ring(paths: Paths, until: float) -> None:
+    while (due := paths.poll_timeout()) is not None and due[0] <= until:
+        paths.handle_timeout(due[0])
+
+
+def test_one_circuit_alone_has_no_timer_and_sends_no_copies() -> None:
+    engine: Any = Engine()
+    paths = Paths(engine, A, 1444, 0.0, agent=True)
+    engine.flying = True
+    paths.handle_flight(1.0)
+    assert paths.poll_timeout() is None
+    paths.handle_timeout(100.0)
+    assert paths.ways() == (A,) and not engine.probes
+    assert not paths.remove(A, 1.0) and paths.circuits == (A,)
+
+
+def test_datagrams_fit_every_circuit() -> None:
+    paths, engine = two()
+    assert engine.size == 1392
+    paths.resize(B, 1224)
+    assert engine.size == 1224
+    paths.remove(B, 1.0)
+    assert engine.size == 1444
+
+
+def test_there_are_not_more_than_the_bound() -> None:
+    paths, _ = two()
+    assert [paths.add(circuit, 1444, 0.0) for circuit in (B, C, D, E)] == [False, True, True, False]
+    assert len(paths.circuits) == CIRCUITS
+
+
+def test_a_silence_with_data_in_flight_probes_and_copies() -> None:
+    paths, engine, _ = silent()
+    assert paths.state is State.COPYING and paths.ways() == (A, B) and engine.probes == 1
+
+
+def test_without_data_in_flight_there_is_no_silence() -> None:
+    paths, _ = two()
+    paths.handle_flight(5.0)
+    assert paths.poll_timeout() is None
+
+
+def test_after_a_second_each_circuit_alone_in_turn_the_leading_one_last() -> None:
+    paths, engine, began = silent()
+    ring(paths, began + COPIES - 0.01)
+    assert paths.state is State.COPYING
+    while paths.state is State.COPYING:
+        paths.handle_timeout((paths.poll_timeout() or (0.0,))[0])
+    seen = [paths.ways()]
+    while len(seen) < 12:
+        due = paths.poll_timeout()
+        assert due is not None and due[1] is Timer.PROBE
+        before = engine.probes
+        paths.handle_timeout(due[0])
+        assert engine.probes == before + 1
+        seen.append(paths.ways())
+    assert paths.state is State.TURNS
+    assert seen == [*3 * [(B,)], *3 * [(A,)], *3 * [(B,)], *3 * [(A,)]]
+
+
+@pytest.mark.parametrize("agent", [True, False])
+def test_what_is_newest_ends_the_copies_and_its_circuit_leads(agent: bool) -> None:
+    paths, engine, now = silent(agent=agent)
+    paths.handle_received(B, NEWEST, now + 0.1)
+    assert paths.lead == B and paths.state is State.LEADING and engine.changes == [PathChange.MOVED]
+    assert paths.poll_event() == Moved(B, A, pytest.approx(now + 0.1))
+    assert paths.poll_event() is None
+
+
+def test_an_answer_on_the_leading_circuit_resumes_it() -> None:
+    paths, engine, now = silent()
+    paths.handle_received(A, NEWEST, now + 0.1)
+    assert paths.lead == A and engine.changes == [PathChange.RESUMED] and paths.moves == 0
+
+
+@pytest.mark.parametrize("received", [LATE, NOTHING])
+def test_what_is_old_or_forged_moves_nothing(received: Received) -> None:
+    paths, engine, now = silent()
+    paths.handle_received(B, received, now + 0.1)
+    assert paths.lead == A and paths.state is State.COPYING and not engine.changes
+    paths.handle_received(E, NEWEST, now + 0.1)
+    assert paths.lead == A
+
+
+@pytest.mark.parametrize(("agent", "patience"), [(True, PATIENCE), (False, PTO)])
+def test_a_circuit_is_followed_once_the_leading_one_brings_nothing(agent: bool, patience: float) -> None:
+    paths, _ = two(agent=agent)
+    paths.handle_received(A, NEWEST, 1.0)
+    paths.handle_received(B, NEWEST, 1.01)
+    assert paths.lead == A
+    assert paths.poll_timeout() == (1.0 + patience, Timer.FOLLOW)
+    paths.handle_timeout(1.0 + patience)
+    assert paths.lead == B
+
+
+def test_a_single_packet_ahead_on_the_other_circuit_is_not_followed() -> None:
+    paths, engine = two(agent=False)
+    paths.handle_received(A, NEWEST, 1.0)
+    paths.handle_received(B, NEWEST, 1.01)
+    paths.handle_received(A, NEWEST, 1.02)
+    assert paths.poll_timeout() is None
+    ring(paths, 10.0)
+    assert paths.lead == A and not engine.changes
+
+
+def test_until_a_new_path_has_a_sample_the_pto_before_counts_and_doubles() -> None:
+    paths, _ = two(agent=False)
+    waits = []
+    for number in range(8):
+        other = next(circuit for circuit in paths.circuits if circuit != paths.lead)
+        paths.handle_received(other, NEWEST, 100.0 * (number + 1))
+        waits.append(paths.pto())
+    assert waits == [UNSAMPLED, 1.0, 2.0, 4.0, PTO_MOST, PTO_MOST, PTO_MOST, PTO_MOST]
+
+
+def test_the_leading_circuit_ends_and_the_other_leads_at_once() -> None:
+    paths, engine = two()
+    assert paths.remove(A, 1.0)
+    assert paths.circuits == (B,) and engine.changes == [PathChange.MOVED]
+
+
+def test_a_circuit_that_takes_anothers_place_leads_in_its_stead() -> None:
+    paths, _ = two()
+    assert paths.add(C, 1444, 1.0) and paths.remove(A, 1.0, successor=C)
+    assert paths.lead == C
+
+
+def test_a_slot_that_is_bound_again_breaks_the_turns_off_once() -> None:
+    paths, engine, now = silent()
+    ring(paths, now + 5.0)
+    assert paths.state is State.TURNS
+    probes = engine.probes
+    paths.handle_changed(B, PathChange.RESUMED, now + 5.0)
+    assert paths.ways() == (A, B) and engine.probes == probes + 1 and not engine.changes
+    ring(paths, now + 6.0)
+    paths.handle_changed(B, PathChange.RESUMED, now + 6.0)
+    assert paths.state is State.TURNS, "the way to the switch works, and the one behind it does not"
+    paths.handle_changed(A, PathChange.REBOUND, now + 6.1)
+    assert engine.changes == [PathChange.REBOUND]
+
+
+def test_copies_go_on_for_their_second_whatever_is_bound() -> None:
+    paths, engine, now = silent()
+    for _ in range(9):
+        now += 0.1
+        paths.handle_changed(B, PathChange.RESUMED, now)
+    assert paths.state is State.COPYING and engine.probes == 10
+    ring(paths, now + 0.5)
+    assert paths.state is State.TURNS
+
+
+def test_nothing_in_flight_any_more_ends_the_copies() -> None:
+    paths, engine, now = silent()
+    engine.flying = False
+    paths.handle_flight(now)
+    ring(paths, now + 1.0)
+    assert paths.state is State.LEADING
+
+
+def test_a_copy_has_another_header_on_every_segment() -> None:
+    batch = Batch((A + b"one", A + b"two", A + b"3"), 11, 3)
+    copy = copy_for(batch, B)
+    assert b"".join(copy.parts) == B + b"one" + B + b"two" + B + b"3" and copy.stride == 11 and copy.segments == 3
+
+
+STEP = st.one_of(
+    st.tuples(st.just("received"), st.sampled_from([A, B, C, D, E]), st.sampled_from([NEWEST, LATE, NOTHING])),
+    st.tuples(st.sampled_from(["add", "remove"]), st.sampled_from([A, B, C, D, E])),
+    st.tuples(st.just("changed"), st.sampled_from([A, B, C]), st.sampled_from(PathChange)),
+    st.tuples(st.just("flying"), st.booleans()),
+    st.tuples(st.just("sampled"), st.booleans()),
+    st.tuples(st.just("ring")),
+)
+
+
+@given(st.booleans(), st.lists(st.tuples(st.floats(0, 3), STEP), max_size=60))
+def test_whatever_happens_one_circuit_leads_and_datagrams_go_somewhere(agent: bool, steps: list[Any]) -> None:
+    paths, engine = two(agent=agent)
+    now = 0.0
+    for wait, step in steps:
+        now += wait
+        match step:
+            case ("received", circuit, received):
+                paths.handle_received(circuit, received, now)
+            case ("add", circuit):
+                paths.add(circuit, 1444, now)
+            case ("remove", circuit):
+                paths.remove(circuit, now)
+            case ("changed", circuit, kind):
+                paths.handle_changed(circuit, kind, now)
+            case ("flying", flying):
+                engine.flying = flying
+            case ("sampled", sampled):
+                engine.has_sample = sampled
+            case ("ring",):
+                paths.handle_timeout(now)
+        paths.handle_flight(now)
+        assert paths.lead in paths.circuits and 1 <= len(paths.circuits) <= CIRCUITS
+        assert paths.ways() and set(paths.ways()) <= set(paths.circuits)
+        assert len(paths.circuits) > 1 or (paths.state is State.LEADING and paths.poll_timeout() is None)
+        assert UNSAMPLED <= paths._pto <= max(PTO_MOST, UNSAMPLED)
+    while paths.poll_event() is not None:
+        pass
