@@ -64,6 +64,7 @@ class CircuitSocket:
         self.dropped: Counter[str] = Counter()
         self.verify = verify
         self._listens = listens
+        self._closed = False
         self._loop = asyncio.get_running_loop()
         self._udp = UdpSocket(self, bind, mark=mark)
         self._paths: dict[bytes, PeerPath] = {}
@@ -170,6 +171,10 @@ class CircuitSocket:
             path.flush()
 
     def send(self, batch: Batch) -> bool:
+        """False: no room. A socket that was closed, since its edge is another now, drops."""
+        if self._closed:
+            self.dropped["closed"] += batch.segments
+            return True
         return self._udp.send(batch, self.switch)
 
     # ---- paths ----
@@ -212,6 +217,7 @@ class CircuitSocket:
         self.slot.flight(pto, min(flights) if flights else None)
 
     def close(self) -> None:
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
         self._udp.close()
