@@ -45,7 +45,7 @@ def test_nothing_is_opened_before_the_first_list() -> None:
         Revocations().check(grant())
 
 
-@pytest.mark.parametrize("name", ["laptop", "lan", WORLD.tunnel])
+@pytest.mark.parametrize("name", ["laptop", "lan", WORLD.tunnel], ids=["device", "route", "tunnel"])
 def test_flows_that_stand_on_it_end_once_and_no_grant_of_before_opens(name: str) -> None:
     world = World()
     world.open("one", grant())
