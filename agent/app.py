@@ -15,7 +15,7 @@ import structlog
 from warren import __version__
 from warren.agent.capture.capture import Capture, CaptureConfig
 from warren.agent.capture.headers import FlowKey
-from warren.agent.config import AgentConfig, Device, load_device, require_root
+from warren.agent.config import AgentConfig, Device, load_device, require_root, save_edges
 from warren.agent.control import ControlServer, require_free
 from warren.agent.decisions import Decisions
 from warren.agent.dns import Choice, DnsFront, is_name
@@ -31,10 +31,12 @@ from warren.agent.names import NameJournal, choose_host6
 from warren.agent.peers import Peers
 from warren.agent.standby import Standbys
 from warren.agent.status import describe
+from warren.agent.switchboard import Switchboard
 from warren.agent.tcp import TcpJourney
 from warren.agent.udp import UdpJourney
 from warren.fabric.aio import logs
 from warren.fabric.aio.circuits import CircuitSocket
+from warren.fabric.aio.edges import Newest, PerEdge
 from warren.fabric.aio.node import Identity, Node
 from warren.fabric.core.errors import ConfigError, DeniedError
 from warren.fabric.core.messages import session as say
@@ -156,11 +158,14 @@ class Agent:
         self._resolver: SystemResolver | None = None
         self._changes: NetworkChanges | None = None
         identity = self._identity()
-        self.nodes = [Node(self.engine, identity, edge, self, mark=MARK) for edge in device.edges.edges]
-        node = self.nodes[0]
-        self.peers = Peers(self.engine, device.network, self._prove, node)
+        self._edges = Newest(device.network, device.edges)
+        self._nodes = PerEdge(
+            lambda edge: Node(self.engine, identity, edge, self, mark=MARK), device.edges, self._leaving
+        )
+        self.switchboard = Switchboard(device.id, lambda: self.nodes)
+        self.peers = Peers(self.engine, device.network, self._prove, self.switchboard)
         self.standbys = Standbys(self.peers, lambda: self.nodes)
-        self.decisions = Decisions(node)
+        self.decisions = Decisions(self.switchboard)
         self.peers.outdated = self.decisions.forget
         self.tcp = TcpJourney(self.capture, self.decisions, self.peers, self._names)
         routers = (own.resolver_address.packed, *([six[2].packed] if six else []))
@@ -170,10 +175,15 @@ class Agent:
         said = config.dns
         own_names = (str(edge.host) for edge in device.edges.edges)
         choice = Choice(said.scope == "everything", said.fallback, said.local, tuple(filter(is_name, own_names)))
-        self.dns = DnsFront(self.capture, node, self.peers, self._names, MARK, choice)
+        self.dns = DnsFront(self.capture, self.switchboard, self.peers, self._names, MARK, choice)
         commands = {"status": self._status, "down": self._down, "vnet": self._vnet, "metrics": self._metrics}
         self._control = ControlServer(config.socket, commands)
         self._reviewing: asyncio.Task[None] | None = None
+
+    @property
+    def nodes(self) -> list[Node]:
+        """One for each edge of the network."""
+        return self._nodes.all
 
     def _identity(self) -> Identity:
         key = self.device.key
@@ -197,8 +207,7 @@ class Agent:
         self.capture.start(self)
         await self.routes.set_up(())
         self._changes = NetworkChanges(self._network_changed)
-        for node in self.nodes:
-            node.start()
+        self._nodes.start()
         self.standbys.start()
         log.info("QUIC engine", **self._chosen.words())
         log.info("agent runs", device=self.device.name, interface=self.config.interface)
@@ -214,8 +223,7 @@ class Agent:
             self._changes.close()
         if self._reviewing is not None:
             await asyncio.gather(self._reviewing, return_exceptions=True)
-        for node in self.nodes:
-            await node.close()
+        await self._nodes.close()
         self.capture.close()
         await self._control.close()
 
@@ -228,6 +236,22 @@ class Agent:
         self.decisions.forget()
         if reason is Reason.DEVICE_UNKNOWN:  # its connectors have ended everything, and can't tell us any more
             self.peers.end_all(reason)
+
+    def silent(self, node: Node) -> None:
+        """Peer connections go on through another edge, if there is one."""
+        self.switchboard.avoid(node)
+        if self.switchboard.others(node):
+            self._leaving(node)
+
+    def _leaving(self, node: Node) -> None:
+        for circuit_socket in node.sockets:
+            self.peers.renew(circuit_socket)
+
+    def edges(self, signed: bytes) -> None:
+        """The network's list of edges; the newest is kept for the next start."""
+        if self._edges.take(signed):
+            save_edges(self.config.state, signed)
+            self._nodes.follow(self._edges.edges)
 
     def forgotten(self, circuit_socket: CircuitSocket) -> None:
         self.peers.renew(circuit_socket)
@@ -369,7 +393,7 @@ class Agent:
         wanted = asked.get("use")
         if wanted is not None:
             try:
-                await self.nodes[0].choose(str(wanted))
+                await self.switchboard.choose(str(wanted))
             except DeniedError as error:
                 return {"error": str(error)}
             while self._reviewing is not None and not self._reviewing.done():

@@ -117,6 +117,11 @@ def save_device(state: Path, device: Device, signed_edges: bytes) -> None:
     files.write_private(state / "device.json", described, replace=True)
 
 
+def save_edges(state: Path, signed: bytes) -> None:
+    """A newer list of edges, which the caller has verified."""
+    files.write_private(state / "edges", signed, replace=True)
+
+
 def require_root() -> None:
     """Raises ConfigError for a user who may not make a TUN device."""
     if os.geteuid() != 0:

@@ -137,6 +137,8 @@ class PeerState:
     away: float | None = None
     """Since when the connector is said to be gone, by the loop's clock."""
     draining: bool = False
+    renewing: bool = False
+    """Another circuit is being asked for."""
     waiting: list[Callable[[AgentPeer | None, Reason], None]] = field(default_factory=list)
     openings: dict[Flow, Opening] = field(default_factory=dict)
     """Flows that are opening or open."""
@@ -361,12 +363,20 @@ class Peers:
             self.ended(state.path, Reason.PEER_GONE)
 
     def renew(self, socket: CircuitSocket) -> None:
-        """The switch behind this socket was restarted: living peer connections get circuits anew, those that have no
-        other one at once."""
+        """The switch behind this socket was restarted, or is gone: living peer connections get circuits anew, those
+        that have no other one at once."""
         for state in self.states():
             circuit = state.path.through(socket) if state.path is not None else None
-            if state.path is not None and circuit is not None and not state.path.remove(circuit):
-                self._spawn(self._renew(state, state.path))
+            if state.path is None or circuit is None or state.path.remove(circuit) or state.renewing:
+                continue
+            self._spawn(self._renew_once(state, state.path))
+
+    async def _renew_once(self, state: PeerState, path: PeerPath) -> None:
+        state.renewing = True
+        try:
+            await self._renew(state, path)
+        finally:
+            state.renewing = False
 
     async def _renew(self, state: PeerState, path: PeerPath) -> None:
         """Asks for a circuit to the same connector process until it is there again, at most for the hold time."""
@@ -379,7 +389,8 @@ class Peers:
                 if self._loop.time() > until:
                     self.ended(path, error.reason)
                     return
-                self._away(path)
+                if error.reason is not Reason.JUDGE_AWAY:  # that says nothing of the connector
+                    self._away(path)
                 await asyncio.sleep(RENEW_EVERY)
                 continue
             state.away = None

@@ -20,6 +20,7 @@ from warren.connector.health import families, own_listeners_spared, ready
 from warren.connector.resolve import take_names_as_they_are
 from warren.fabric.aio import logs
 from warren.fabric.aio.circuits import CircuitSocket, PeerPath, Way
+from warren.fabric.aio.edges import Newest, PerEdge
 from warren.fabric.aio.node import Identity, Node
 from warren.fabric.aio.presence import Presence
 from warren.fabric.core.connector_peer import ConnectorPeer
@@ -86,16 +87,20 @@ class Connector:
         self._by_peer: dict[bytes, AgentAtDoor] = {}
         self.draining = False
         self._lease, self._confirmed = config.lease, elapsed()
-        self.nodes = [Node(self.engine, self._face.identity, edge, self) for edge in token.edges().edges]
-        self.presences = [Presence(self._face.identity, edge) for edge in token.edges().edges]
+        self._edges = Newest(token.network, token.edges())
+        self._nodes = PerEdge(lambda edge: Node(self.engine, self._face.identity, edge, self), token.edges())
+        self._presences = PerEdge(lambda edge: Presence(self._face.identity, edge), token.edges())
         self._beat: asyncio.TimerHandle | None = None
+
+    @property
+    def nodes(self) -> list[Node]:
+        """One for each edge of the network."""
+        return self._nodes.all
 
     def start(self) -> None:
         log.info("QUIC engine", **self._chosen.words())
-        for node in self.nodes:
-            node.start()
-        for presence in self.presences:
-            presence.start()
+        self._nodes.start()
+        self._presences.start()
         self._tick()
 
     def _tick(self) -> None:
@@ -144,7 +149,7 @@ class Connector:
         self._face, self.token = face, token
         shown = {face.identity, *(node.shown for node in self.nodes)}
         self._faces = {identity: one for identity, one in self._faces.items() if identity in shown}
-        for presence in self.presences:
+        for presence in self._presences.all:
             presence.identity = face.identity
         log.info("token reread", tunnel=token.name, revision=token.verify().revision)
 
@@ -183,6 +188,16 @@ class Connector:
 
     def network(self, network: say.Network) -> None:
         pass
+
+    def silent(self, node: Node) -> None:
+        pass  # agents choose the circuits
+
+    def edges(self, signed: bytes) -> None:
+        """What signs grants, and whom we attach to. Kept in memory: the token has a list for the next start."""
+        if self._edges.take(signed):
+            self.gate.verifier.update(self._edges.edges)
+            self._nodes.follow(self._edges.edges)
+            self._presences.follow(self._edges.edges)
 
     def welcomed(self, welcome: say.Welcome) -> None:
         self.gate.clock(welcome.edge, welcome.time, elapsed())
@@ -236,7 +251,7 @@ class Connector:
         connection = self.engine.accept(door.face.servers[door.offer.index], packet, now)
         if connection is None:
             return None
-        greeting = os.urandom(32), self.nodes[0].boot
+        greeting = os.urandom(32), self._face.identity.boot
         peer = ConnectorPeer(
             connection, now, self._budget, greeting, lambda said, challenge: self._prove(door, said, challenge)
         )
@@ -318,10 +333,8 @@ class Connector:
             if door.peer is not None and door.path is not None:
                 door.peer.close(Reason.DRAINING, self._loop.time())
                 door.path.flush()
-        for node in self.nodes:
-            await node.close()
-        for presence in self.presences:
-            await presence.close()
+        await self._nodes.close()
+        await self._presences.close()
 
 
 def run(config: ConnectorConfig, token: str, read: Callable[[], str]) -> None:

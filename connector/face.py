@@ -6,6 +6,7 @@ that switches know it for the same node: slots and circuits stay, and with them 
 
 from __future__ import annotations
 
+import hashlib
 import socket
 from dataclasses import dataclass, replace
 
@@ -55,6 +56,7 @@ def make_face(key: Ed25519PrivateKey, token: TunnelToken) -> Face:
         token.statement,
         socket.gethostname(),
         f"warren {__version__}",
+        hashlib.sha256(b"boot" + raw).digest()[:16],  # of the process, whatever token it shows
     )
     return Face(token, leaf, (streams, datagrams), identity)
 

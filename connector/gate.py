@@ -128,7 +128,7 @@ class Gate:
     def __init__(self, tunnel: str, verifier: Verifier, ceiling: Ceiling) -> None:
         self.revocations = Revocations()
         self._tunnel = tunnel
-        self._verifier = verifier
+        self.verifier = verifier
         self._ceiling = ceiling
         self._time = EdgeTime()
         self._welcomed: dict[str, float] = {}
@@ -174,13 +174,13 @@ class Gate:
     def _grant(self, data: bytes, key: bytes, elapsed: float) -> Grant:
         if not self._welcomed:
             raise DeniedError(Reason.STALE_GRANT, "no edge has told the time yet")
-        grant = self._verifier.read_grant(data)
+        grant = self.verifier.read_grant(data)
         self._time.saw(grant, elapsed)
         now = self._time.now(grant.edge, elapsed) or 0.0
         welcomed = self._welcomed.get(grant.edge)
         if welcomed is not None:
             now = max(now, welcomed + elapsed)
-        grant = self._verifier.grant(data, now)
+        grant = self.verifier.grant(data, now)
         if grant.tunnel != self._tunnel:
             raise DeniedError(Reason.GRANT_MISMATCH, "another tunnel")
         if grant.thumbprint != thumbprint(key):

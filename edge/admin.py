@@ -23,7 +23,15 @@ from warren.fabric.core.errors import ConfigError, DeniedError
 from warren.fabric.identity import certificates, keys
 from warren.fabric.identity.files import private_directory, read_private, write_private
 from warren.fabric.identity.grants import certify_grant_key
-from warren.fabric.identity.statements import Edge, EdgeList, sign_edges, sign_tunnel, verify_edges, verify_tunnel
+from warren.fabric.identity.statements import (
+    EDGES_LIMIT,
+    Edge,
+    EdgeList,
+    sign_edges,
+    sign_tunnel,
+    verify_edges,
+    verify_tunnel,
+)
 from warren.fabric.identity.tokens import EnrolmentKey, TunnelToken, new_secret
 
 ADMIN_DIRECTORY = Path("~/.config/warren/admin")
@@ -62,6 +70,15 @@ class KnownTunnel:
     name: str
     authority: bytes
     statement: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NewEdge:
+    """An edge that nobody knows yet. `credentials`: files for its host; `signed`: the list with it."""
+
+    edge: Edge
+    signed: bytes
+    credentials: dict[str, bytes]
 
 
 class Administrator:
@@ -157,6 +174,41 @@ class Administrator:
         """With a new secret, for an hour from now."""
         return EnrolmentKey(self.network, self.signed_edges, new_secret(), int(time.time()) + ENROLMENT_SECONDS)
 
+    def new_edge(self, name: str, host: str, port: int) -> NewEdge:
+        """Makes a further edge's credentials, and the list with it. Nothing is written. Raises ConfigError."""
+        edge = Edge(keys.new_id(), host, port, check_name(name, "edge"))
+        for other in self.edges.edges:
+            if name in (other.name, other.id) or (other.host, other.port) == (host, port):
+                raise ConfigError(
+                    f"there is an edge {other.name or other.id} at {other}: choose another name and place"
+                )
+        if len(self.edges.edges) >= EDGES_LIMIT:
+            raise ConfigError(f"a network has {EDGES_LIMIT} edges at most")
+        signed = self._sign_list((*self.edges.edges, edge))
+        authority_key = keys.load(self.directory / AUTHORITY_KEY)
+        (authority,) = certificates.from_pem(read_private(self.directory / AUTHORITY))
+        return NewEdge(edge, signed, _credentials(edge.id, self.network, authority, authority_key, signed))
+
+    def list_without(self, which: str) -> tuple[Edge, bytes]:
+        """The edge with this name or id, and the signed list without it. Raises ConfigError."""
+        found = next((edge for edge in self.edges.edges if which in (edge.name, edge.id)), None)
+        if found is None:
+            known = ", ".join(edge.name or edge.id for edge in self.edges.edges)
+            raise ConfigError(f"there is no edge {which[:80]!r}: there are {known}")
+        left = tuple(edge for edge in self.edges.edges if edge is not found)
+        if not left:
+            raise ConfigError("a network has one edge at least: add another one first")
+        return found, self._sign_list(left)
+
+    def keep_edges(self, signed: bytes) -> None:
+        """The new list becomes the one that tokens and enrolment keys carry. Raises DeniedError: another network's."""
+        self.edges = verify_edges(signed, self.network)
+        self.signed_edges = signed
+        write_private(self.directory / EDGES, signed, replace=True)
+
+    def _sign_list(self, edges: tuple[Edge, ...]) -> bytes:
+        return sign_edges(self.network_key(), EdgeList(self.edges.revision + 1, edges))
+
 
 def create(
     admin_dir: Path, state_dir: Path, edge: Edge, make_store: Callable[[Path], None] = lambda path: None
@@ -225,11 +277,9 @@ def _is_host(host: str, *, bracketed: bool) -> bool:
 
 def _make(edges: EdgeList) -> tuple[dict[str, bytes], dict[str, bytes]]:
     """What goes into the administrator's directory, and into the edge's."""
-    network_key, authority_key, edge_key, grant_key = (keys.generate() for _ in range(4))
-    edge = edges.edges[0].id
+    network_key, authority_key = keys.generate(), keys.generate()
     network = certificates.make_network(network_key)
     authority = certificates.make_edge_authority(network_key, network, keys.public(authority_key))
-    leaf = certificates.make_edge(authority_key, authority, edge, keys.public(edge_key))
     signed = sign_edges(network_key, edges)
     admin_files = {
         NETWORK_KEY: keys.private_pem(network_key),
@@ -238,12 +288,20 @@ def _make(edges: EdgeList) -> tuple[dict[str, bytes], dict[str, bytes]]:
         AUTHORITY: certificates.pem(authority),
         EDGES: signed,
     }
-    state_files = {
+    return admin_files, _credentials(edges.edges[0].id, network, authority, authority_key, signed)
+
+
+def _credentials(
+    edge: str, network: bytes, authority: bytes, authority_key: Ed25519PrivateKey, signed: bytes
+) -> dict[str, bytes]:
+    """What makes an edge this edge: `state.CREDENTIALS`, with new keys."""
+    key, grant_key = keys.generate(), keys.generate()
+    leaf = certificates.make_edge(authority_key, authority, edge, keys.public(key))
+    return {
         state.NETWORK: certificates.pem(network),
         state.EDGES: signed,
         state.CHAIN: certificates.pem(leaf, authority),
-        state.KEY: keys.private_pem(edge_key),
+        state.KEY: keys.private_pem(key),
         state.GRANT_KEY: keys.private_pem(grant_key),
         state.GRANT_CERTIFICATE: certify_grant_key(authority_key, edge, keys.public(grant_key)),
     }
-    return admin_files, state_files

@@ -19,12 +19,14 @@ from warren.edge.api.server import serve
 from warren.edge.config import EdgeConfig
 from warren.edge.connections import Connections
 from warren.edge.dns.service import DnsService
+from warren.edge.edgelist import KnownEdges
 from warren.edge.health import families, ready
 from warren.edge.judge.admission import ConnectorNode, Doorkeeper, Shown
 from warren.edge.judge.sessions import Authority, Sessions
 from warren.edge.presence import Presences, listening
-from warren.edge.state import STORE, Credentials, load_credentials, locked
+from warren.edge.state import Credentials, load_credentials, locked
 from warren.edge.store.database import open_store
+from warren.edge.store.follow import Follower
 from warren.edge.store.records import Change
 from warren.edge.store.repository import Repository
 from warren.edge.store.snapshot import Snapshot
@@ -73,12 +75,22 @@ class Edge:
         """Raises ConfigError if the port can't be had."""
         self._loop = asyncio.get_running_loop()
         self.repository = repository
+        self.follower = Follower(repository, config.lease)
+        self.known = KnownEdges(credentials, config.state_dir)
         self.socket = open_socket((listen_host(config.listen_host), config.listen_port or credentials.edge.port))
         now = self._loop.time()
         doorkeeper = Doorkeeper(credentials.network, credentials.leaf, lambda: repository.snapshot, time.time)
         self.dns = dns
         authority = Authority(
-            credentials.edge.id, doorkeeper, credentials.issuer, repository, dns.judge, dns.search, dns.zones
+            credentials.edge.id,
+            doorkeeper,
+            credentials.issuer,
+            repository,
+            dns.judge,
+            self.follower,
+            self._signed,
+            dns.search,
+            dns.zones,
         )
         self.sessions = Sessions(authority)
         self._doorkeeper = doorkeeper
@@ -101,6 +113,9 @@ class Edge:
         repository.on_change = self._changed
         self._loop.add_reader(self.socket.fileno(), self._readable)
         self._rearm()
+
+    def _signed(self) -> bytes:
+        return self.known.signed
 
     # ---- what the switch asks the judge ----
 
@@ -127,6 +142,9 @@ class Edge:
         return said.tunnel if snapshot.tunnel(said.tunnel) is not None else Reason.NO_ROUTE
 
     def _changed(self, snapshot: Snapshot, change: Change) -> None:
+        if self.known.take(snapshot.edges):
+            self._verifier.update(self.known.edges)
+            self.sessions.tell_edges()
         self.sessions.changed(snapshot, change)
         self._turn_away(snapshot)
 
@@ -228,7 +246,7 @@ async def serve_edge(config: EdgeConfig, stop: asyncio.Event, building: Building
         credentials = load_credentials(config.state_dir)
         files = to_write_in(config.state_dir)
         keep_only(("CAP_NET_BIND_SERVICE", *files))  # before the store's thread is started; then the ports are taken
-        repository = await open_store(config.state_dir / STORE)
+        repository = await open_store(config.store_place(), password_file=config.store_password_file)
         stack.push_async_callback(repository.close)
         state_dir = config.state_dir / "dns"
         dns = DnsService(config.dns, state_dir, repository.policies, lambda: repository.snapshot, building)
@@ -236,8 +254,11 @@ async def serve_edge(config: EdgeConfig, stop: asyncio.Event, building: Building
         await dns.start()
         edge = Edge(config, credentials, repository, dns)
         stack.push_async_callback(edge.close)
-        addresses = tuple(str(edge) for edge in credentials.edges.edges)
-        identity = Identity(credentials.fingerprint, credentials.network, addresses)
+        await edge.known.settle(repository)
+        following = asyncio.create_task(edge.follower.run())
+        stack.push_async_callback(_cancelled, following)
+        addresses = tuple(str(entry) for entry in credentials.edges.edges)
+        identity = Identity(credentials.fingerprint, credentials.network, addresses, credentials.edge.id)
         await stack.enter_async_context(listening(edge.presences, edge.socket.getsockname()[:2], edge.shown))
         await stack.enter_async_context(
             serve(create_app(repository, edge.sessions, identity, dns=dns), config.admin_socket)
@@ -253,6 +274,11 @@ async def serve_edge(config: EdgeConfig, stop: asyncio.Event, building: Building
         await stop.wait()
         notify("STOPPING=1")
         log.info("edge stops")
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def run(config: EdgeConfig) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -14,6 +16,8 @@ from warren.fabric.engines import EngineName
 
 STATE_DIRECTORY = Path("/var/lib/warren/edge")
 ADMIN_SOCKET = Path("/run/warren/edge.sock")
+STORE_FILE = "store.sqlite"
+"""In the state directory, unless the settings say where the store is."""
 PORT = 4433
 """UDP port of an edge unless `--public` says another: what QUIC is often tried on, and free of privileges."""
 
@@ -28,6 +32,12 @@ class EdgeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     listen_port: int = 0
     """UDP port; 0: the one that the list of edges gives this edge."""
     admin_socket: Path = msgspec.field(default=ADMIN_SOCKET, name="socket")
+    store: str = ""
+    """Where the store is: "" for a file in the state directory, or postgresql+asyncpg://USER@HOST/DATABASE."""
+    store_password_file: Path | None = None
+    """File of the database's password; None: where libpq looks (PGPASSFILE, ~/.pgpass)."""
+    lease: Annotated[float, msgspec.Meta(ge=1, le=86_400)] = 600.0
+    """Seconds for which the edge grants flows although the store can't be read."""
     engine: EngineName = "auto"
     controller: Controller = "warren"
     """Congestion control of the native engine."""
@@ -42,5 +52,11 @@ class EdgeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             ipaddress.ip_address(self.listen_host)
         except ValueError:
             raise ValueError(f"listen_host {self.listen_host}: an IP address of this host is needed") from None
+        if urlsplit(self.store).password is not None:
+            raise ValueError("store: no password may be in it; name its file as store_password_file")
         if not 0 <= self.listen_port <= 65_535:
             raise ValueError(f"listen_port {self.listen_port}: 1 to 65535, or 0 for the port in the list of edges")
+
+    def store_place(self) -> Path | str:
+        """The store's file or URL."""
+        return self.store or self.state_dir / STORE_FILE

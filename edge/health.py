@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from warren.dnsfilter.core.verdict import Kind
 from warren.fabric.daemon.metrics import Family, counted, counter, gauge
 
@@ -17,20 +15,23 @@ if TYPE_CHECKING:
 
 
 async def ready(edge: Edge) -> tuple[bool, dict[str, Any]]:
-    """Ready: the UDP socket is bound, and the store can be read."""
+    """Ready: the UDP socket is bound, and the store is, or was within the lease, as this edge has it in memory."""
     bound = edge.socket.fileno() >= 0
-    try:
-        await edge.repository.refresh()
-        store = "open"
-    except (SQLAlchemyError, OSError) as error:
-        store = f"can't be read ({type(error).__name__})"
+    follower, shared = edge.follower, edge.repository.shared is not None
+    if not shared:
+        await follower.look()
+    able = follower.fresh() if shared else not follower.fault
+    store = "open"
+    if follower.fault:
+        since = f"away for {follower.age():.0f} s" if shared else "can't be read"
+        store = f"{since}: {'decided from memory' if able else 'no flow is granted'} ({follower.fault})"
     more = {
         "socket": "bound" if bound else "closed",
         "store": store,
         "engine": edge.engine.name,
         "controller": edge.engine.controller,
     }
-    return bound and store == "open", more
+    return bound and able, more
 
 
 def families(edge: Edge) -> list[Family]:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from warren.edge.config import STORE_FILE
 from warren.fabric.core.errors import ConfigError, DeniedError
 from warren.fabric.identity import certificates, keys
 from warren.fabric.identity.files import read_private
@@ -26,7 +27,7 @@ CHAIN = "edge.pem"
 KEY = "edge.key"
 GRANT_KEY = "grant.key"
 GRANT_CERTIFICATE = "grant.cert"
-STORE = "store.sqlite"
+STORE = STORE_FILE
 LOCK = "lock"
 
 CREDENTIALS = (NETWORK, EDGES, CHAIN, KEY, GRANT_KEY, GRANT_CERTIFICATE)

@@ -12,7 +12,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from warren.edge.api import devices, errors, routes, tunnels
+from warren.edge.api import devices, edges, errors, routes, tunnels
 from warren.edge.api import dns as dns_part
 from warren.edge.api.context import Context, Identity
 from warren.edge.api.live import Live
@@ -31,17 +31,18 @@ def create_app(
     context = Context(repository, live, identity, now)
     app = FastAPI(title="Warren", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     errors.install(app)
-    for part in (tunnels, routes, devices):
+    for part in (tunnels, routes, devices, edges):
         app.include_router(part.router(context))
     if dns is not None:
         app.include_router(dns_part.router(context, dns))
 
     @app.get("/v1/info", response_model=None)
     async def info() -> dict[str, Any]:
-        snapshot = repository.snapshot
+        snapshot, known = repository.snapshot, edges.known(context)
         return {
             "network": identity.fingerprint,
-            "edges": list(identity.edges),
+            "edges": [str(edge) for edge in known.edges] if known else list(identity.edges),
+            "store": repository.database,
             "epoch": snapshot.epoch,
             "revision": snapshot.revision,
         }

@@ -20,6 +20,8 @@ class Identity:
     certificate: bytes
     edges: tuple[str, ...]
     """Where the network's edges are reached: HOST:PORT, with brackets around an IPv6 address."""
+    own: str = ""
+    """Id of this edge."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from warren.edge.store.errors import ExistsError, InUseError, LimitError, NotFoundError, StoreError
+from warren.edge.store.errors import ExistsError, InUseError, LimitError, NotFoundError, StoreError, cause_of
 from warren.fabric.core.errors import ConfigError
 
 BODY_LIMIT = 1 << 20
@@ -36,6 +36,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(DBAPIError, _database_error)
     app.add_exception_handler(PoolTimeoutError, _database_error)
+    app.add_exception_handler(OSError, _database_error)
     app.add_exception_handler(Exception, _fault)
 
 
@@ -108,9 +109,10 @@ async def _http_error(_request: Request, error: Exception) -> JSONResponse:
 
 
 async def _database_error(_request: Request, error: Exception) -> JSONResponse:
-    cause = error.orig if isinstance(error, DBAPIError) else error
-    _log.error("the store failed", error=str(cause))
-    return answer(503, f"the store can't do this now: {cause}", "store")
+    """Nothing is said of whether a change was made: where the connection broke, nobody knows."""
+    cause = cause_of(error)
+    _log.warning("the store failed", cause=cause)
+    return answer(503, f"the store can't be read or changed now: {cause}; what runs goes on from memory", "store")
 
 
 async def _fault(request: Request, error: Exception) -> JSONResponse:

@@ -14,7 +14,7 @@ import typer
 
 from warren.edge import admin, archive, state
 from warren.edge.client import Client
-from warren.edge.commands import options, screen
+from warren.edge.commands import network, options, screen
 from warren.edge.config import PORT, EdgeConfig
 from warren.fabric.aio.logs import set_up
 from warren.fabric.core.errors import ConfigError
@@ -30,6 +30,10 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="The edge: the public host that judges and switches, and can't read what passes.",
 )
+app.command("add", epilog="Example:  `warren edge add paris --public paris.example.net --file paris.edge`")(network.add)
+app.command("join", epilog="Example:  `sudo warren edge join paris.edge`")(network.join)
+app.command("list", epilog="Example:  `warren edge list --json`")(network.show)
+app.command("remove", epilog="Example:  `warren edge remove paris`")(network.remove)
 
 OwnStateDir = Annotated[
     Path | None,
@@ -45,6 +49,19 @@ OwnSocket = Annotated[
     typer.Option(
         "--socket", metavar="PATH", envvar="WARREN_SOCKET", help="The edge's admin socket. [/run/warren/edge.sock]"
     ),
+]
+
+Store = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="URL",
+        help="PostgreSQL instead of a file, without a password: postgresql+asyncpg://USER@HOST/DATABASE.",
+    ),
+]
+StorePassword = Annotated[
+    Path | None,
+    typer.Option("--store-password-file", metavar="FILE", help="File of mode 0600 with the database's password."),
 ]
 
 
@@ -63,6 +80,9 @@ def init(
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="What you call it. [this host's name]")] = "",
     state_dir: options.StateDir = options.STATE,
     admin_dir: options.AdminDir = options.ADMIN,
+    store: Store = None,
+    store_password_file: StorePassword = None,
+    config: flags.Config = None,
 ) -> None:
     """Make a network and its first edge.
 
@@ -73,10 +93,13 @@ def init(
     host, number = admin.parse_public(public, port)
     edge = Edge(keys.new_id(), host, number, admin.check_name(name, "edge") if name else _own_name())
     admin_dir = admin_dir.expanduser()
-    admin.create(admin_dir, state_dir, edge, _store_maker())
+    said = settings(config, {"store": store, "store_password_file": store_password_file})
+    admin.create(admin_dir, state_dir, edge, _store_maker(said))
     screen.remark(f"Edge {edge.name} ({edge.id}) at {edge}. Open that port in the firewall, UDP and TCP.")
     screen.remark(f"  its state:                  {state_dir}")
     screen.remark(f"  the administrator's keys:   {admin_dir}   (keep a copy in a safe place)")
+    if said.store:
+        screen.remark(f"  its store:                  {said.store}   (as `store` in /etc/warren/edge.yaml, or --store)")
     screen.remark("Next:  warren edge run          then, in another terminal:")
     screen.remark("       warren tunnel create office")
     screen.remark("       warren route ip add 10.10.0.0/16 --tunnel office")
@@ -95,6 +118,8 @@ def run(
         typer.Option("--listen-port", metavar="PORT", help="UDP port; 0: the one that `init` was told. [0]"),
     ] = None,
     socket: OwnSocket = None,
+    store: Store = None,
+    store_password_file: StorePassword = None,
     metrics: flags.Metrics = None,
     engine: flags.Engine = None,
     controller: flags.Controller = None,
@@ -109,6 +134,8 @@ def run(
         "listen_host": listen_host,
         "listen_port": listen_port,
         "socket": socket,
+        "store": store,
+        "store_password_file": store_password_file,
         "metrics": metrics,
         "engine": engine,
         "controller": controller,
@@ -133,7 +160,7 @@ def info(socket: options.Socket = options.SOCKET, json: options.Json = False) ->
         return
     typer.echo(f"network   {screen.plain(answer['network'])}")
     typer.echo(f"edges     {screen.plain(', '.join(answer['edges']))}")
-    typer.echo(f"store     epoch {answer['epoch']}, revision {answer['revision']}")
+    typer.echo(f"store     {answer['store']}, epoch {answer['epoch']}, revision {answer['revision']}")
 
 
 @app.command(epilog="Example:  `warren edge flows --json`")
@@ -166,13 +193,18 @@ def flows(socket: options.Socket = options.SOCKET, json: options.Json = False) -
 def backup(
     file: Annotated[Path, typer.Argument(help="A new file; it is made with mode 0600, for it holds the edge's keys.")],
     state_dir: options.StateDir = options.STATE,
+    store: Store = None,
+    config: flags.Config = None,
 ) -> None:
     """Write a copy of the edge: store, keys and certificates. The edge may be running.
 
-    No key of the administrator is in it.
+    No key of the administrator is in it. A store in PostgreSQL is not in it either: `pg_dump` copies that.
     """
-    archive.backup(state_dir, file)
+    said = settings(config, {"store": store})
+    archive.backup(state_dir, file, elsewhere=bool(said.store))
     screen.remark(f"The edge in {state_dir} was copied to {file}. The administrator's keys are not in it.")
+    if said.store:
+        screen.remark("Its store is not in it: copy the database with pg_dump, and put it back with pg_restore.")
 
 
 @app.command(epilog="Example:  `warren edge restore /root/edge-2026-11-21.tar`")
@@ -180,12 +212,16 @@ def restore(
     file: Annotated[Path, typer.Argument(help="What `warren edge backup` wrote.")],
     state_dir: options.StateDir = options.STATE,
     force: Annotated[bool, typer.Option("--force", help="Replace the edge that is in the state directory.")] = False,
+    store: Store = None,
+    store_password_file: StorePassword = None,
+    config: flags.Config = None,
 ) -> None:
-    """Put a backup back. The edge may not be running.
+    """Put a backup back. The edge may not be running; a store in PostgreSQL is put back first, with pg_restore.
 
     The store begins a new epoch, so that nothing signed before is taken for newer than what it says now.
     """
-    epoch = archive.restore(file, state_dir, force=force)
+    said = settings(config, {"store": store, "store_password_file": store_password_file})
+    epoch = archive.restore(file, state_dir, force=force, config=said)
     screen.remark(f"The edge was restored into {state_dir}; its store has epoch {epoch}. Next:  warren edge run")
 
 
@@ -197,12 +233,12 @@ def _own_name() -> str:
         return "edge"
 
 
-def _store_maker() -> Callable[[Path], None]:
+def _store_maker(said: EdgeConfig) -> Callable[[Path], None]:
     """Imported before anything is made: SQLAlchemy may be missing."""
     open_store = importlib.import_module("warren.edge.store.database").open_store
 
     async def make(path: Path) -> None:
-        repository = await open_store(path, create=True)
+        repository = await open_store(said.store or path, create=True, password_file=said.store_password_file)
         try:
             await repository.new_epoch(int(time.time() * 1000))
         finally:

@@ -18,8 +18,10 @@ from msgspec.structs import replace
 
 from warren.edge.api.live import ConnectorView, FlowView, Status
 from warren.edge.judge.admission import ConnectorNode, DeviceNode, Doorkeeper, Shown
-from warren.edge.judge.decide import Refused, decide, grant
+from warren.edge.judge.decide import Decision, Refused, decide, grant
 from warren.edge.judge.resolver import JudgeResolver
+from warren.edge.store.errors import cause_of
+from warren.edge.store.follow import AWAY, Follower
 from warren.edge.store.records import Change, Device
 from warren.edge.store.repository import Repository
 from warren.edge.store.snapshot import Snapshot
@@ -39,8 +41,6 @@ SESSIONS_PER_DEVICE = 8
 """Sessions of one device at once: one, and those of before that are not known dead yet. The newest stay."""
 REMEMBERED = 3_600.0
 """Seconds for which a connector that enters hears of a deletion: far longer than a grant opens flows."""
-REVOKED_MAX = 5_000
-"""Deletions of that time that it hears of, the newest: they fit one message."""
 CHOOSE_EVERY = 0.5
 """Seconds between two choices of one session: each is a transaction of the store, and tells everybody."""
 MISSED = 3.5
@@ -56,6 +56,9 @@ class Authority:
     issuer: grants.Issuer
     repository: Repository
     resolver: JudgeResolver
+    follower: Follower
+    edges: Callable[[], bytes]
+    """The newest signed list of edges."""
     search: tuple[str, ...] = ()
     """Domains that devices complete short names with."""
     zones: tuple[str, ...] = ()
@@ -131,6 +134,15 @@ class Sessions:
                     session.expel(Reason.WRONG_TUNNEL)
                 elif not tunnel.admits(node.authority, node.revision, now):
                     session.expel(Reason.WRONG_TUNNEL, "its token was replaced by a newer one")
+
+    def tell_edges(self) -> None:
+        """The list of edges has changed: everybody hears it."""
+        for session in self._all():
+            session.tell_edges()
+
+    def _all(self) -> list[Session]:
+        agents = [session for there in self._agents.values() for session in there]
+        return agents + [session for there in self._connectors.values() for session in there.values()]
 
     # ---- Live ----
 
@@ -255,6 +267,7 @@ class Session:
             case ConnectorNode(tunnel):
                 self._send(say.Welcome(tunnel.id, tunnel.name, self._authority.edge, time.time()))
                 self.tell_revoked()
+        self.tell_edges()
 
     def _who(self) -> dict[str, str]:
         match self.node:
@@ -273,6 +286,10 @@ class Session:
             )
         except DeniedError as error:
             self._refuse(error)
+            return
+        except AWAY as error:
+            log.warning("a device can't be enrolled", cause=cause_of(error))
+            self._refuse(DeniedError(Reason.JUDGE_AWAY, "its store can't be reached now: the key still works later"))
             return
         log.info("device enrolled", device=device.name)
         self._send(say.Enrolled(device.id, device.name))
@@ -307,17 +324,7 @@ class Session:
 
     def _decide(self, asked: say.Decide, key: bytes) -> say.Granted | say.Denied:
         now = time.time()
-        thumbprint = keys.thumbprint(key)
-        decision = decide(
-            self._authority.snapshot,
-            thumbprint,
-            asked.protocol,
-            asked.port,
-            now,
-            address=asked.address,
-            host=asked.host,
-            resolver=asked.resolver,
-        )
+        decision = self._decision(asked, keys.thumbprint(key), now)
         if isinstance(decision, Refused):
             self._sessions.counters[f"denied_{decision.reason.word}"] += 1
             log.debug("flow denied", reason=decision.reason.word, detail=decision.detail, **self._who())
@@ -346,10 +353,27 @@ class Session:
             await self._authority.repository.choose_network(device.id, vnet)
         except DeniedError as error:
             self._send(say.Denied(request, error.reason.code, error.detail))
+        except AWAY as error:
+            log.warning("a virtual network can't be chosen", cause=cause_of(error))
+            self._send(say.Denied(request, Reason.JUDGE_AWAY.code, "its store can't be reached now"))
         else:
             log.info("virtual network chosen", vnet=vnet, **self._who())
             self._send(say.Chosen(request))
         self._flush()
+
+    def _decision(self, asked: say.Decide, thumbprint: str, now: float) -> Decision:
+        if not self._authority.follower.fresh():
+            return Refused(Reason.JUDGE_AWAY, "the edge has not been able to read its store for too long")
+        return decide(
+            self._authority.snapshot,
+            thumbprint,
+            asked.protocol,
+            asked.port,
+            now,
+            address=asked.address,
+            host=asked.host,
+            resolver=asked.resolver,
+        )
 
     async def _answer(self, stream: MessageStream[Any, Any], query: say.Query, device: Device) -> None:
         try:
@@ -388,13 +412,14 @@ class Session:
             self._send(told)
             self._flush()
 
+    def tell_edges(self) -> None:
+        self._send(say.Edges(self._authority.edges()))
+        self._flush()
+
     def tell_revoked(self) -> None:
         """A connector, when it enters and when the store was read anew: what was deleted lately."""
-        self._spawn(self._tell_revoked())
-
-    async def _tell_revoked(self) -> None:
-        gone = await self._authority.repository.tombstones(since=int(time.time() - REMEMBERED))
-        self.say_revoked(self._authority.snapshot.epoch, tuple((one.id, one.revision) for one in gone[-REVOKED_MAX:]))
+        gone = self._authority.repository.tombstones(since=int(time.time() - REMEMBERED))
+        self.say_revoked(self._authority.snapshot.epoch, tuple((one.id, one.revision) for one in gone))
 
     def say_revoked(self, epoch: int, entries: tuple[tuple[str, int], ...]) -> None:
         self._send(say.Revoked(epoch, entries))

@@ -1,6 +1,7 @@
 """Opens the store: finds the database, brings its schema up, reads it once.
 
-SQLite now; everything that is SQLite's own is in this file and in `backup.py`.
+SQLite and PostgreSQL. Everything that is SQLite's own is in this file and in `backup.py`; PostgreSQL's is in
+`postgres.py`.
 """
 
 from __future__ import annotations
@@ -10,43 +11,50 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from warren.edge.store import migrate
-from warren.edge.store.repository import Repository
+from warren.edge.store import migrate, postgres
+from warren.edge.store.errors import cause_of
+from warren.edge.store.repository import Repository, Shared
 from warren.fabric.core.errors import ConfigError
 
 BUSY_SECONDS = 5
 """How long a change waits for another process (a backup) to let go of the database."""
 CONNECTIONS = 4
 """Connections to the database, one thread each: one that writes, and some admin requests that read."""
+EXAMPLE = "a path, sqlite+aiosqlite:///PATH, or postgresql+asyncpg://USER@HOST/DATABASE"
 
 
-async def open_store(where: Path | str, *, create: bool = False) -> Repository:
+async def open_store(where: Path | str, *, create: bool = False, password_file: Path | None = None) -> Repository:
     """The store in the file `where` (or at a database URL), with the newest schema and its snapshot read.
 
     `create`: make a new one, and refuse one that is there; call `Repository.new_epoch` next. Close it with
-    `Repository.close`. Raises ConfigError.
+    `Repository.close`. `password_file`: PostgreSQL's only. Raises ConfigError.
     """
     url = _url(where)
-    shown = url.database or url.render_as_string()
-    if url.get_backend_name() == "sqlite":
-        _prepare_file(Path(shown), create=create)
-    engine = _engine(url)
+    engine, shared = _engine(url, password_file, create=create)
+    shown = place(url)
     try:
         async with engine.execution_options(locked=True).begin() as connection:
             await connection.run_sync(_bring_up, shown, create)
-        repository = Repository(engine)
+        repository = Repository(engine, shared)
         await repository.refresh()
-    except (DBAPIError, OSError) as error:
+    except (SQLAlchemyError, OSError) as error:
         await engine.dispose()
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        raise ConfigError(f"the store {shown} can't be opened: {cause}") from None
+        raise ConfigError(f"the store {shown} can't be opened: {cause_of(error)}") from None
     except BaseException:
         await engine.dispose()
         raise
     return repository
+
+
+def place(where: URL | Path | str) -> str:
+    """Where the store is, for people: a path, or a URL that holds no secret. Raises ConfigError."""
+    url = where if isinstance(where, URL) else _url(where)
+    if url.get_backend_name() == "sqlite":
+        return str(url.database)
+    return url.render_as_string()  # a password is shown as ***
 
 
 def _url(where: Path | str) -> URL:
@@ -54,13 +62,25 @@ def _url(where: Path | str) -> URL:
         return URL.create("sqlite+aiosqlite", database=str(Path(where).absolute()))
     try:
         url = make_url(where)
-    except ArgumentError:
-        raise ConfigError("the store's URL can't be read: a path, or sqlite+aiosqlite:///PATH") from None
-    if url.get_backend_name() != "sqlite":
-        raise ConfigError(f"a store in {url.get_backend_name()} is not supported yet: give the path of a file")
-    if url.database in (None, "", ":memory:"):
-        raise ConfigError("a store needs a file: give its path")
-    return url.set(drivername="sqlite+aiosqlite")
+    except (ArgumentError, ValueError):
+        raise ConfigError(f"the store's URL can't be read: {EXAMPLE}") from None
+    match url.get_backend_name():
+        case "postgresql":
+            return url.set(drivername="postgresql+asyncpg")
+        case "sqlite" if url.database in (None, "", ":memory:"):
+            raise ConfigError("a store needs a file: give its path")
+        case "sqlite":
+            return url.set(drivername="sqlite+aiosqlite")
+    raise ConfigError(f"a store in {url.get_backend_name()} is not supported: {EXAMPLE}")
+
+
+def _engine(url: URL, password_file: Path | None, *, create: bool) -> tuple[AsyncEngine, Shared | None]:
+    if url.get_backend_name() == "sqlite":
+        _prepare_file(Path(str(url.database)), create=create)
+        return _sqlite(url), None
+    connect = postgres.reach(url, password_file)
+    engine = postgres.engine(connect)
+    return engine, postgres.shared(engine, connect)
 
 
 def _prepare_file(path: Path, *, create: bool) -> None:
@@ -83,10 +103,12 @@ def _bring_up(connection: Connection, where: str, create: bool) -> None:
         raise ConfigError(f"{where} is a database of something else")
     if empty and not create:
         raise ConfigError(f"{where} is empty: `warren edge init` makes a store")
+    if create and not empty:
+        raise ConfigError(f"there is a store at {where} already: remove it first, or leave it as it is")
     migrate.upgrade(connection, where)
 
 
-def _engine(url: URL) -> AsyncEngine:
+def _sqlite(url: URL) -> AsyncEngine:
     engine = create_async_engine(
         url, pool_size=CONNECTIONS, max_overflow=0, connect_args={"timeout": BUSY_SECONDS}, hide_parameters=True
     )

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from warren.fabric.core.errors import ConfigError
+
+_CLASS = re.compile(r"^<class '[^']*'>: ")  # what SQLAlchemy puts in front of asyncpg's words
 
 
 class StoreError(ConfigError):
@@ -37,3 +41,12 @@ class LimitError(StoreError):
     """The table is full."""
 
     word = "limit"
+
+
+def cause_of(error: Exception) -> str:
+    """What a database or its driver said, on one line."""
+    said = getattr(error, "orig", None) or error
+    if isinstance(said, TimeoutError):
+        return "no answer in time"
+    lines = str(said).splitlines() or [type(said).__name__]
+    return _CLASS.sub("", lines[0])[:200]

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Table, bindparam, delete, func, select, update
+from sqlalchemy import Table, bindparam, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from warren.edge.store import rows, schema, values
@@ -36,6 +37,8 @@ AUTHORITY_LIMIT = 8_192
 """Bytes of a tunnel's CA certificate; an honest one has about 350."""
 STATEMENT_LIMIT = 1_024
 """Bytes of the network key's statement on a tunnel; an honest one has about 200."""
+EDGES_LIMIT = 32_768
+"""Bytes of the signed list of edges."""
 COUNTER_LIMIT = (1 << 63) - 1
 """Largest integer that databases and the wire keep."""
 
@@ -45,16 +48,36 @@ _ROUTE_FORMS: Mapping[Kind, Callable[[str], str]] = {
     "host": values.hostname,
     "resolver": values.zone,
 }
+CHANGE_SECONDS = 10.0
+"""How long a change may take, with its wait for others: then whoever asked for it hears that the store is away."""
+TOMBSTONES_KEPT = 5_000
+"""Tombstones in memory, the newest: what a connector that enters is told fits one message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What a database that several edges use has beside the one that writes."""
+
+    reading: AsyncEngine
+    """Each transaction of it sees one moment."""
+    announce: str
+    """SQL that tells the others of a change when its transaction commits."""
+    listen: Callable[[Callable[[], None]], Coroutine[Any, Any, None]]
+    """Calls back when another edge has announced a change, maybe for nothing; runs until it is cancelled."""
 
 
 class Repository:
     """The store. One for each edge process; `open_store` makes it, `close` ends it."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, shared: Shared | None = None) -> None:
+        """`shared`: None where one process at a time has the database."""
+        self.shared = shared
         self._engine = engine
+        self._reading = shared.reading if shared is not None else engine
         self._order = asyncio.Lock()
         self._snapshot = build(0, 0, (), (), ())
         self.policies = PolicyShelf(engine)
+        self._tombstones: list[Tombstone] = []
         self.on_change: Callable[[Snapshot, Change], None] = lambda snapshot, change: None
         """Called in the event loop after every change, in order; must not block nor raise."""
 
@@ -62,6 +85,11 @@ class Repository:
     def snapshot(self) -> Snapshot:
         """The state after the last change; swapped, never altered."""
         return self._snapshot
+
+    @property
+    def database(self) -> str:
+        """What kind of database it is in."""
+        return self._engine.dialect.name
 
     async def close(self) -> None:
         """Lets go of the database."""
@@ -72,12 +100,12 @@ class Repository:
     async def refresh(self) -> bool:
         """Reads the store again if another process has changed it; whether it had."""
         async with self._order:
-            async with self._engine.connect() as connection:
+            async with self._reading.connect() as connection:
                 epoch, revision = await rows.version(connection)
                 if (epoch, revision) == (self._snapshot.epoch, self._snapshot.revision):
                     return False
-                snapshot = await rows.read_all(connection)
-            self._swap(snapshot, Change(everything=True))
+                snapshot, buried = await self._read_all(connection)
+            self._swap(snapshot, buried, Change(everything=True))
             return True
 
     async def new_epoch(self, now_ms: int, *, above: int = 0) -> int:
@@ -88,16 +116,27 @@ class Repository:
             change.everything = True
         return epoch
 
-    async def tombstones(self, after: int = 0, *, since: int = 0) -> list[Tombstone]:
-        """What was deleted after that revision, and since that Unix time, in order."""
-        table = schema.tombstones
-        query = (
-            select(table)
-            .where(table.c.revision > after, table.c.deleted >= since)
-            .order_by(table.c.revision, table.c.id)
-        )
-        async with self._engine.connect() as connection:
-            return [Tombstone(row.id, row.kind, row.revision, row.deleted) for row in await connection.execute(query)]
+    def tombstones(self, after: int = 0, *, since: int = 0) -> list[Tombstone]:
+        """What was deleted after that revision, and since that Unix time, in order; the last `TOMBSTONES_KEPT`."""
+        return [stone for stone in self._tombstones if stone.revision > after and stone.deleted >= since]
+
+    # edges
+
+    async def set_edges(self, signed: bytes, replaced: bytes) -> bool:
+        """The network's new list of edges, in the place of the one it was made from; False if that is another by now.
+
+        Who calls has verified it.
+        """
+        if not 0 < len(signed) <= EDGES_LIMIT:
+            raise InvalidError(f"a list of edges has 1 to {EDGES_LIMIT} bytes")
+        table = schema.edges
+        async with self._change() as (connection, change):
+            found = (await connection.execute(select(table.c.signed))).scalar_one_or_none() or b""
+            if found == replaced:
+                await connection.execute(delete(table))
+                await connection.execute(insert(table).values(id=1, signed=signed))
+            change.everything = True
+        return found == replaced
 
     # tunnels
 
@@ -310,9 +349,10 @@ class Repository:
         """Device id → Unix time. No change in the sense of revisions; gather some before calling."""
         if not when:
             return
+        ordered = sorted(when.items())  # of two edges that do this at once, none waits for the other for ever
         query = update(schema.devices).where(schema.devices.c.id == bindparam("device")).values(seen=bindparam("at"))
         async with self._engine.begin() as connection:
-            await connection.execute(query, [{"device": device, "at": at} for device, at in when.items()])
+            await connection.execute(query, [{"device": device, "at": at} for device, at in ordered])
 
     async def delete_device(self, which: str, now: int) -> Device:
         """Raises NotFoundError."""
@@ -325,7 +365,7 @@ class Repository:
 
     @asynccontextmanager
     async def _change(self) -> AsyncIterator[tuple[AsyncConnection, _Step]]:
-        async with self._order:
+        async with asyncio.timeout(CHANGE_SECONDS), self._order:
             async with self._engine.begin() as connection:
                 await connection.execute(
                     update(schema.state).where(rows.STATE_ROW).values(revision=schema.state.c.revision + 1)
@@ -334,17 +374,23 @@ class Repository:
                 step = _Step(revision)
                 step.everything = (epoch, revision - 1) != (self._snapshot.epoch, self._snapshot.revision)
                 yield connection, step
-                snapshot = await self._next(connection, step)
-            self._swap(snapshot, step.result())
+                snapshot, buried = await self._next(connection, step)
+                if self.shared is not None:
+                    await connection.exec_driver_sql(self.shared.announce)
+            self._swap(snapshot, buried, step.result())
 
-    async def _next(self, connection: AsyncConnection, step: _Step) -> Snapshot:
+    async def _next(self, connection: AsyncConnection, step: _Step) -> tuple[Snapshot, list[Tombstone]]:
         if step.everything:
-            return await rows.read_all(connection)
+            return await self._read_all(connection)
         changed = await rows.read_some(connection, step.changed)
-        return advance(self._snapshot, step.revision, changed, [tombstone.id for tombstone in step.deleted])
+        snapshot = advance(self._snapshot, step.revision, changed, [tombstone.id for tombstone in step.deleted])
+        return snapshot, [*self._tombstones, *step.deleted][-TOMBSTONES_KEPT:]
 
-    def _swap(self, snapshot: Snapshot, change: Change) -> None:
-        self._snapshot = snapshot
+    async def _read_all(self, connection: AsyncConnection) -> tuple[Snapshot, list[Tombstone]]:
+        return await rows.read_all(connection), await rows.read_tombstones(connection, TOMBSTONES_KEPT)
+
+    def _swap(self, snapshot: Snapshot, buried: list[Tombstone], change: Change) -> None:
+        self._snapshot, self._tombstones = snapshot, buried
         self.on_change(snapshot, change)
 
 

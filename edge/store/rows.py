@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from warren.edge.store import schema
 from warren.edge.store.errors import NotFoundError
-from warren.edge.store.records import Device, Route, Tunnel
+from warren.edge.store.records import Device, Route, Tombstone, Tunnel
 from warren.edge.store.snapshot import Snapshot, build
 
 STATE_ROW = schema.state.c.id == 1
@@ -31,6 +31,7 @@ async def read_all(connection: AsyncConnection) -> Snapshot:
         [to_tunnel(row) for row in await connection.execute(select(schema.tunnels))],
         [to_route(row) for row in await connection.execute(select(schema.routes))],
         [to_device(row) for row in await connection.execute(select(schema.devices))],
+        (await connection.execute(select(schema.edges.c.signed))).scalar_one_or_none() or b"",
     )
 
 
@@ -43,9 +44,17 @@ async def read_some(connection: AsyncConnection, ids: Iterable[str]) -> list[Tun
     return found
 
 
+async def read_tombstones(connection: AsyncConnection, limit: int) -> list[Tombstone]:
+    """The newest, in order."""
+    table = schema.tombstones
+    query = select(table).order_by(table.c.revision.desc(), table.c.id.desc()).limit(limit)
+    found = [Tombstone(row.id, row.kind, row.revision, row.deleted) for row in await connection.execute(query)]
+    return found[::-1]
+
+
 async def find(connection: AsyncConnection, table: Table, which: str, what: str) -> Row[Any]:
     """By id first, then by name: `_refuse_taken` keeps a name from being another's id."""
-    for column in (table.c.id, table.c.name):
+    for column in (table.c.id, table.c.name) if "\0" not in which else ():  # which PostgreSQL refuses
         row = (await connection.execute(select(table).where(column == which))).one_or_none()
         if row is not None:
             return row

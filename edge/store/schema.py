@@ -23,6 +23,14 @@ state = Table(
 )
 """One row with id 1: the store's epoch and the revision of the last change."""
 
+edges = Table(
+    "edges",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("signed", LargeBinary, nullable=False),
+)
+"""One row with id 1, or none yet: the network's signed list of edges."""
+
 tunnels = Table(
     "tunnels",
     metadata,

@@ -47,6 +47,8 @@ class Snapshot:
     tunnels: Mapping[str, Tunnel]
     routes: Mapping[str, Route]
     networks: Mapping[str, VirtualNetwork]
+    edges: bytes = b""
+    """The network's signed list of edges; empty until an edge has put it in."""
 
     def device(self, thumbprint: str) -> Device | None:
         """The enrolled device with this key."""
@@ -70,7 +72,12 @@ class Snapshot:
 
 
 def build(
-    epoch: int, revision: int, tunnels: Iterable[Tunnel], routes: Iterable[Route], devices: Iterable[Device]
+    epoch: int,
+    revision: int,
+    tunnels: Iterable[Tunnel],
+    routes: Iterable[Route],
+    devices: Iterable[Device],
+    edges: bytes = b"",
 ) -> Snapshot:
     """The snapshot of these rows."""
     by_id = {device.id: device for device in devices}
@@ -83,6 +90,7 @@ def build(
         tunnels=MappingProxyType({tunnel.id: tunnel for tunnel in tunnels}),
         routes=MappingProxyType(all_routes),
         networks=MappingProxyType(_networks(all_routes.values())),
+        edges=edges,
     )
 
 
@@ -105,6 +113,7 @@ def advance(
         tunnels=_patched(old.tunnels, {id_: one for id_, one in new.items() if isinstance(one, Tunnel)}, gone),
         routes=routes,
         networks=_patched_networks(old, routes, gone | new.keys()),
+        edges=old.edges,
     )
 
 

@@ -71,6 +71,7 @@ class CircuitSocket:
         self._expected: dict[bytes, Expect] = {}
         self._touched: dict[PeerPath, None] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._flight: float | None = None
 
     # ---- slot ----
 
@@ -112,10 +113,14 @@ class CircuitSocket:
                         path.changed(header, change)
                 case Verify():
                     self.verify()
+        self._arm()
+
+    def _arm(self) -> None:
+        """The timer as the slot wants it."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        due = slot.poll_timeout()
+        due = self.slot.poll_timeout() if self.slot is not None else None
         if due is not None:
             self._timer = self._loop.call_at(due[0], self._slot_due)
 
@@ -214,7 +219,11 @@ class CircuitSocket:
         using = [path.flight for header, path in self._paths.items() if path.uses(header)]
         flights = [flight for flight in using if flight is not None]
         pto = max(path.drive.connection.pto() for path in self._paths.values())
-        self.slot.flight(pto, min(flights) if flights else None)
+        since = min(flights) if flights else None
+        self.slot.flight(pto, since)
+        if since is not None and since != self._flight:
+            self._arm()  # what is in flight from now on may meet silence, long before anything else is due
+        self._flight = since
 
     def close(self) -> None:
         self._closed = True

@@ -55,6 +55,9 @@ DOUBT = 1.0
 """Seconds without an answer of the judge after which we look whether it still is the same process."""
 LOOK_TIME = 5.0
 """Seconds for that look."""
+SILENT = 0.5
+"""Seconds of it after which other edges are used, where there are some; four PTOs where the way is longer: a handshake
+takes three round trips."""
 
 
 REFUSALS = frozenset({Reason.WRONG_TUNNEL, Reason.BAD_PROOF, Reason.LIMIT})
@@ -91,6 +94,12 @@ class Owner(Protocol):
 
     def revoked(self, revoked: say.Revoked) -> None:
         """Connectors: what opens nothing any more, and ends what is open."""
+
+    def edges(self, signed: bytes) -> None:
+        """The network's list of edges, as this edge has it."""
+
+    def silent(self, node: Node) -> None:
+        """Its edge does not answer: whoever can use another one does. It may only be slow."""
 
     def network(self, network: say.Network) -> None:
         """Agent: what may be captured."""
@@ -206,6 +215,10 @@ class Node:
             CircuitSocket(index, bind, address, self._verify, self._mark, listens=listens) for index in (0, 1)
         ]
 
+    def doubt(self) -> None:
+        """Others answer faster: is the edge still there? The owner hears `silent` if it is not."""
+        self._verify()
+
     def _verify(self) -> None:
         """The edge may be another process by now: a second connection beside the first, at most one at a time, tells
         its boot id. If that is the one known, the hint was false; if not, the first is dropped and made anew."""
@@ -224,15 +237,19 @@ class Node:
 
         call = Call(self._engine, self._config(), self._address, handle, lambda: False, mark=self._mark)
         call.start()
+        pto = self._call.link.connection.pto() if self._call is not None else 0.0
+        silence = self._loop.call_later(max(SILENT, 4 * pto), self._owner.silent, self)
         try:
             async with asyncio.timeout(LOOK_TIME):
                 boot = await seen
+            silence.cancel()
             if boot != known and not self._ended.done():
                 self._away(Reason.JUDGE_AWAY, "the edge was restarted")
                 self._ended.set_result(None)
         except TimeoutError:
             pass  # nobody is there: the first connection will find that out by itself
         finally:
+            silence.cancel()
             call.close(Reason.CANCELLED)
 
     def _lost(self) -> None:
@@ -310,6 +327,7 @@ class Node:
             log.info("edge away", edge=str(self.edge), reason=reason.word, detail=detail)
         self.state, self.reason = "connecting", detail
         self._owner.disconnected(reason, detail)
+        self._owner.silent(self)
 
     async def close(self) -> None:
         """Says goodbye and stops."""
@@ -452,6 +470,8 @@ class Node:
                 self._away(reason, f"{reason.text}{': ' + detail if detail else ''}")
             case core.NetworkChanged(network):
                 self._owner.network(network)
+            case core.EdgesTold(signed):
+                self._owner.edges(signed)
             case core.RevocationsTold(revoked):
                 self._owner.revoked(revoked)
             case core.Decided(request, granted, reason, detail):

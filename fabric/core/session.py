@@ -24,6 +24,7 @@ from warren.fabric.core.messages.session import (
     Chosen,
     Decide,
     Denied,
+    Edges,
     Enrol,
     Enrolled,
     Enter,
@@ -105,11 +106,16 @@ class RevocationsTold(NamedTuple):
     revoked: Revoked
 
 
+class EdgesTold(NamedTuple):
+    signed: bytes
+
+
 SessionEvent = (
     SessionReady
     | SessionRefused
     | NetworkChanged
     | NetworkChosen
+    | EdgesTold
     | Decided
     | Answered
     | EnrolmentDone
@@ -155,6 +161,8 @@ class Session:
         match message:
             case Refused(reason, detail):
                 self._events.append(SessionRefused(Reason.of(reason), detail))
+            case Edges(signed):
+                self._events.append(EdgesTold(signed))
             case _:
                 raise WireError(f"{type(message).__name__} is not expected here")
 

@@ -98,6 +98,13 @@ class Welcome(Message, frozen=True):
     """The edge's clock, seconds since 1970: grants are judged by it, kept going on CLOCK_BOOTTIME."""
 
 
+class Edges(Message, frozen=True):
+    """Judge → node: the network's list of edges, after the session has begun and whenever it has changed."""
+
+    signed: bytes
+    """Verified with the network key; one with a lower revision than the node has seen is ignored."""
+
+
 class Revoked(Message, frozen=True):
     """Judge → connector: grants that name one of these ids and are older than its revision open nothing any more, and
     flows that stand on them end. Sent after `Welcome`, and at once when something is deleted."""
@@ -189,7 +196,7 @@ class Answer(Message, frozen=True):
 
 
 ToJudge = Enrol | Enter | Decide | Choose | Health | Holding | Query
-ToNode = Enrolled | Refused | Network | Chosen | Welcome | Revoked | Granted | Denied | HostRoute | Answer
+ToNode = Enrolled | Refused | Network | Chosen | Welcome | Edges | Revoked | Granted | Denied | HostRoute | Answer
 
 TO_JUDGE: Codec[ToJudge] = Codec(ToJudge)
 TO_NODE: Codec[ToNode] = Codec(ToNode, 1 << 20)

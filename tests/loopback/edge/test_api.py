@@ -95,6 +95,7 @@ async def test_info_and_flows(http: httpx.AsyncClient) -> None:
     assert info == {
         "network": "SHA256:abcd",
         "edges": ["203.0.113.1:443", "[2001:db8::1]:443", "edge.example:443"],
+        "store": "sqlite",
         "epoch": 77,
         "revision": 1,
     }

@@ -1,21 +1,31 @@
-"""A new store for each test, on every database that is supported (PostgreSQL joins the list later)."""
+"""A new store for each test, on every database that is supported."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests import postgresql
 from warren.edge.store.database import open_store
 from warren.edge.store.repository import Repository
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[postgresql.Server]:
+    """A server for all tests here; it runs."""
+    with postgresql.server() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
     """Where the store is: a path or a URL."""
-    assert request.param == "sqlite"
-    return tmp_path / "store.db"
+    if request.param == "sqlite":
+        return tmp_path / "store.db"
+    server: postgresql.Server = request.getfixturevalue("postgres")
+    return server.new_database()
 
 
 @pytest.fixture

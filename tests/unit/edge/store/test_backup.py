@@ -21,8 +21,14 @@ NOW = 1_800_000_000
 
 
 @pytest.fixture
-def path(place: Path | str) -> Path:
-    return Path(place)
+def place(tmp_path: Path) -> Path:
+    """SQLite only: PostgreSQL has pg_dump."""
+    return tmp_path / "store.db"
+
+
+@pytest.fixture
+def path(place: Path) -> Path:
+    return place
 
 
 async def fill(store: Repository, routes: int) -> None:

@@ -60,7 +60,7 @@ async def test_what_is_no_store(tmp_path: Path) -> None:
     await refused(tmp_path, "no store")
     await refused(tmp_path, "already", create=True)
     await refused(tmp_path / "no" / "where", "No such file", create=True)
-    await refused("postgresql+asyncpg://u:secret@host/db", "postgresql is not supported yet")
+    await refused("mysql://host/db", "mysql is not supported|can't be read")
     await refused("sqlite://", "needs a file")
     await refused("nonsense://", "not supported|can't be read")
     await refused("://", "can't be read")

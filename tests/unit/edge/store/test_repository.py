@@ -100,11 +100,11 @@ async def test_what_is_deleted_leaves_a_tombstone(store: Repository) -> None:
     _, change = watcher.take()
     assert [stone.id for stone in change.deleted] == [route.id, tunnel.id]
 
-    stones = await store.tombstones(start)
+    stones = store.tombstones(start)
     assert {(stone.id, stone.kind, stone.revision) for stone in stones} == {
         (device.id, "device", start + 1), (route.id, "route", start + 2), (tunnel.id, "tunnel", start + 2)
     }  # fmt: skip
-    assert await store.tombstones(start + 2) == []
+    assert store.tombstones(start + 2) == []
     with pytest.raises(ExistsError, match="deleted before"):
         await add_tunnel(store)
     assert (await add_tunnel(store, id_="c" * 20)).name == "site"

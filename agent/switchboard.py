@@ -1,0 +1,142 @@
+"""Which edge is asked: the first in the device's own order that is connected, and the next where it does not answer.
+
+A question that has no answer after `HEDGE` goes to the next edge too, and the first answer counts. An edge that was
+slower than the next one is asked last for a while, and looked at: whether it still is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Literal, TypeVar
+
+from warren.fabric.aio.circuits import CircuitSocket
+from warren.fabric.aio.edges import rendezvous
+from warren.fabric.aio.node import Node
+from warren.fabric.core.errors import DeniedError
+from warren.fabric.core.messages import session as say
+from warren.fabric.core.messages.attachment import Circuit
+from warren.fabric.core.reasons import Reason
+
+HEDGE = 0.25
+"""Seconds until the next edge is asked too (protocol.md, section 3)."""
+SLOW = 5.0
+"""Seconds for which an edge that did not answer is asked last."""
+LAST = 1.0
+"""Seconds for an edge that did not answer lately, when all others have said that they can't."""
+ELSEWHERE = frozenset({Reason.JUDGE_AWAY, Reason.TUNNEL_DOWN})
+"""Answers of one edge that another one may not share."""
+
+T = TypeVar("T")
+
+
+class Switchboard:
+    """Asks edges; what `Decisions`, `DnsFront` and `Peers` ask for, as a `Node` has it."""
+
+    def __init__(self, key: str, nodes: Callable[[], Sequence[Node]]) -> None:
+        """`key`: what the order of edges is made from."""
+        self._key = key
+        self._nodes = nodes
+        self._slow: dict[Node, float] = {}
+        self._left: set[asyncio.Task[tuple[Circuit, CircuitSocket]]] = set()
+
+    async def decide(
+        self, protocol: str, port: int, *, address: str = "", host: str = "", resolver: str = ""
+    ) -> say.Granted:
+        """May this flow open? Raises DeniedError."""
+        return await self._first(
+            lambda node: node.decide(protocol, port, address=address, host=host, resolver=resolver)
+        )
+
+    async def choose(self, vnet: str) -> None:
+        """A virtual network among those that the device may choose. Raises DeniedError."""
+        await self._first(lambda node: node.choose(vnet))
+
+    async def query(self, message: bytes, transport: Literal["udp", "tcp"]) -> say.Answer | say.HostRoute:
+        """A DNS query. Raises DeniedError."""
+        return await self._first(lambda node: node.query(message, transport))
+
+    async def ask(
+        self,
+        index: int,
+        peer: bytes,
+        permit: bytes,
+        tried: tuple[bytes, ...],
+        boot: bytes = b"",
+        *,
+        patient: bool = True,
+    ) -> tuple[Circuit, CircuitSocket]:
+        """A circuit for a peer connection. Raises DeniedError."""
+
+        async def one(node: Node) -> tuple[Circuit, CircuitSocket]:
+            asking = asyncio.create_task(node.ask(index, peer, permit, tried, boot, patient=patient))
+            try:
+                return await asyncio.shield(asking)
+            except asyncio.CancelledError:
+                self._give_back(node, asking)
+                raise
+
+        return await self._first(one)
+
+    def others(self, node: Node) -> bool:
+        """Whether another edge than this one is connected."""
+        return any(other is not node and other.state == "connected" for other in self._nodes())
+
+    def avoid(self, node: Node) -> None:
+        """Its edge does not answer: it is asked last for a while."""
+        self._slow[node] = asyncio.get_running_loop().time() + SLOW
+
+    def _order(self) -> list[Node]:
+        now = asyncio.get_running_loop().time()
+        nodes = rendezvous(self._key, self._nodes())
+        self._slow = {node: until for node, until in self._slow.items() if until > now and node in nodes}
+        able = [node for node in nodes if node.state == "connected"] or nodes[:1]
+        return sorted(able, key=lambda node: node in self._slow)
+
+    async def _first(self, ask: Callable[[Node], Coroutine[Any, Any, T]]) -> T:
+        waiting = self._order()
+        running: dict[asyncio.Task[T], Node] = {}
+        latest: Node | None = None
+        error: DeniedError | None = None
+        try:
+            while waiting or running:
+                if latest is None and waiting:
+                    latest = waiting.pop(0)
+                    running[asyncio.create_task(ask(latest))] = latest
+                doubtful = error is not None and all(node in self._slow for node in running.values())
+                patience = HEDGE if latest is not None else LAST if doubtful else None
+                done, _ = await asyncio.wait(running, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+                if not done and latest is None:
+                    break
+                if not done and latest is not None and self.others(latest):
+                    latest.doubt()
+                latest = None  # it has answered, or had its time: the next one
+                for task in done:
+                    answered = running.pop(task)
+                    try:
+                        answer = task.result()
+                    except DeniedError as denied:
+                        if denied.reason not in ELSEWHERE:
+                            raise
+                        error = denied
+                    else:
+                        self._slow.pop(answered, None)
+                        for node in running.values():
+                            self.avoid(node)
+                        return answer
+            raise error or DeniedError(Reason.JUDGE_AWAY)
+        finally:
+            for task in running:
+                if not task.cancel() and not task.cancelled():
+                    task.exception()  # its answer came together with the one that counts
+
+    def _give_back(self, node: Node, asking: asyncio.Task[tuple[Circuit, CircuitSocket]]) -> None:
+        """A circuit that comes after another edge's is not used."""
+        self._left.add(asking)
+
+        def settled(task: asyncio.Task[tuple[Circuit, CircuitSocket]]) -> None:
+            self._left.discard(task)
+            if not task.cancelled() and task.exception() is None:
+                node.drop(task.result()[0].circuit, Reason.CANCELLED)
+
+        asking.add_done_callback(settled)

@@ -1,0 +1,111 @@
+"""The edges that a node knows: one of something for each, made and ended as the network's signed list changes."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Generic, Protocol, TypeVar
+
+import structlog
+
+from warren.fabric.core.errors import DeniedError
+from warren.fabric.identity.statements import Edge, EdgeList, verify_edges
+
+LINGER = 60.0
+"""Seconds for which what belongs to a removed edge stays: its circuits are replaced meanwhile."""
+
+log = structlog.get_logger()
+
+
+class OfEdge(Protocol):
+    """What there is one of for each edge: a node, a connection that shows presence."""
+
+    edge: Edge
+
+    def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+T = TypeVar("T", bound=OfEdge)
+
+
+class Newest:
+    """The newest list of edges that was seen. `network`: DER of the certificate whose key signs it."""
+
+    def __init__(self, network: bytes, edges: EdgeList) -> None:
+        self.edges = edges
+        self._network = network
+
+    def take(self, signed: bytes) -> bool:
+        """Whether this one is newer. What the network key did not sign is nothing, and logged."""
+        try:
+            said = verify_edges(signed, self._network)
+        except DeniedError as error:
+            log.warning("an edge told a list of edges that does not hold", detail=error.detail)
+            return False
+        if said.revision <= self.edges.revision:
+            return False
+        self.edges = said
+        log.info("edges", revision=said.revision, edges=", ".join(str(edge) for edge in said.edges))
+        return True
+
+
+class PerEdge(Generic[T]):
+    """One for each edge of the list, in its order; those of removed edges end after `LINGER`."""
+
+    def __init__(
+        self, make: Callable[[Edge], T], edges: EdgeList, leaving: Callable[[T], None] = lambda _: None
+    ) -> None:
+        """`leaving(one)`: its edge was removed; it still works for a while."""
+        self._make = make
+        self._leaving = leaving
+        self.all = [make(edge) for edge in edges.edges]
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._old: list[T] = []
+
+    def start(self) -> None:
+        for one in self.all:
+            one.start()
+
+    def follow(self, edges: EdgeList) -> None:
+        """The list has changed: those whose edge is the same stay as they are."""
+        known = {one.edge: one for one in self.all}
+        fresh = [edge for edge in edges.edges if edge not in known]
+        made = {edge: self._make(edge) for edge in fresh}
+        gone = [one for edge, one in known.items() if edge not in edges.edges]
+        self.all = [known.get(edge) or made[edge] for edge in edges.edges]
+        for one in made.values():
+            one.start()
+        for one in gone:
+            self._old.append(one)
+            self._leaving(one)
+            self._spawn(self._end(one))
+
+    async def _end(self, one: T) -> None:
+        await asyncio.sleep(LINGER)
+        self._old.remove(one)
+        await one.close()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Ends all of them."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for one in [*self.all, *self._old]:
+            await one.close()
+
+
+def rendezvous(key: str, edges: Iterable[T]) -> list[T]:
+    """In the order in which whatever `key` names uses edges: the same at every node, another for every key."""
+
+    def weight(one: T) -> bytes:
+        return hashlib.sha256(f"{key}/{one.edge.id}".encode()).digest()
+
+    return sorted(edges, key=weight, reverse=True)

@@ -1,0 +1,65 @@
+"""The list of edges that a node follows: the newest that the network key has signed."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from warren.fabric.aio import edges as module
+from warren.fabric.aio.edges import Newest, PerEdge, rendezvous
+from warren.fabric.identity import certificates, keys
+from warren.fabric.identity.statements import Edge, EdgeList, sign_edges
+
+pytestmark = pytest.mark.anyio
+FIRST, SECOND, THIRD = (Edge(name * 8, f"{name}.example", 4433, name) for name in "abc")
+
+
+class One:
+    def __init__(self, edge: Edge) -> None:
+        self.edge = edge
+        self.running = False
+        self.closed = asyncio.Event()
+
+    def start(self) -> None:
+        self.running = True
+
+    async def close(self) -> None:
+        self.closed.set()
+
+
+def test_only_what_is_newer_and_signed_counts() -> None:
+    key = keys.generate()
+    newest = Newest(certificates.make_network(key), EdgeList(2, (FIRST,)))
+    assert not newest.take(sign_edges(key, EdgeList(2, (FIRST, SECOND))))
+    assert not newest.take(sign_edges(key, EdgeList(1, (SECOND,))))
+    assert not newest.take(sign_edges(keys.generate(), EdgeList(3, (SECOND,))))
+    assert not newest.take(b"nonsense")
+    assert newest.edges.edges == (FIRST,)
+    assert newest.take(sign_edges(key, EdgeList(3, (FIRST, SECOND))))
+    assert newest.edges.edges == (FIRST, SECOND)
+
+
+async def test_what_stays_stays_and_what_is_removed_ends_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LINGER", 0.01)
+    left: list[One] = []
+    all_of = PerEdge(One, EdgeList(1, (FIRST, SECOND)), left.append)
+    all_of.start()
+    first, second = all_of.all
+    all_of.follow(EdgeList(2, (THIRD, FIRST)))
+    third, again = all_of.all
+    assert again is first
+    assert (third.edge, third.running) == (THIRD, True)
+    assert left == [second]
+    async with asyncio.timeout(10):
+        await second.closed.wait()
+    assert not first.closed.is_set()
+    await all_of.close()
+    assert first.closed.is_set() and third.closed.is_set()
+
+
+async def test_the_order_is_the_same_everywhere_and_spread() -> None:
+    nodes = [One(edge) for edge in (FIRST, SECOND, THIRD)]
+    for key in ("x", "y"):
+        assert rendezvous(key, nodes) == rendezvous(key, reversed(nodes))
+    assert len({rendezvous(str(key), nodes)[0].edge for key in range(50)}) == 3
