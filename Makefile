@@ -72,7 +72,7 @@ lint: $(READY) ## formatting, style and types
 
 lock: ## choose the newest versions that pyproject.toml allows (needs uv)
 	@uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --no-emit-find-links --extra edge --extra lab --extra dev pyproject.toml -o requirements.txt
+	  --no-emit-find-links --extra edge --extra postgresql --extra lab --extra dev pyproject.toml -o requirements.txt
 
 clean: ## remove .venv and what the tools keep beside it (Debian packages stay)
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -19,8 +19,8 @@ from warren.lab.services import ECHO_PORT
 
 MIB = 1 << 20
 STANDS_STILL = 1.0
-ELSEWHERE = {"connector-frozen", "edge-frozen"}
-"""In thread/test_replicas.py, and below. Under load a frozen edge makes streams wait for very long: not yet mended."""
+ELSEWHERE = {"connector-frozen"}
+"""In thread/test_replicas.py."""
 BRIEFLY = [name for name, kind in KINDS.items() if not kind.full and name not in ELSEWHERE]
 
 
