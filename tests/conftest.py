@@ -19,13 +19,13 @@ def logs() -> Iterator[None]:
 
 class ByLab(LoadScopeScheduling):  # type: ignore[misc]  # untyped
     """One process works on tests/lab/thread, whose modules are many, one on the rest of tests/lab; whoever has time on
-    the others, file by file."""
+    the others, file by file, and on the simulated floor, whose files are long, test by test."""
 
     def _split_scope(self, nodeid: str) -> str:
         for folder in ("tests/lab/thread/", "tests/lab/"):
             if nodeid.startswith(folder):
                 return folder
-        return nodeid.partition("::")[0]
+        return nodeid if nodeid.startswith("tests/sim/") else nodeid.partition("::")[0]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByLab:
