@@ -22,6 +22,7 @@ from warren.dnsfilter.core.expectations import Expectation, Outcome, check
 from warren.dnsfilter.core.policy import Answer, CompiledPolicy, Policy, PolicyRule
 from warren.dnsfilter.core.stages.filtering import Filter
 from warren.fabric.core.errors import ConfigError
+from warren.fabric.daemon.settings import ODD_SCALARS
 
 POLICY_MAX_BYTES: Final = 512 << 10
 """Of a file: some thousand rules with comments."""
@@ -203,7 +204,7 @@ def parse(text: str | bytes, where: str) -> PolicyDocument:
         mark = getattr(error, "problem_mark", None)
         at = f", line {mark.line + 1}" if mark is not None else ""
         raise ConfigError(f"{where}{at}: {getattr(error, 'problem', None) or 'no YAML'}") from None
-    except (msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.ValidationError, *ODD_SCALARS) as error:
         raise ConfigError(f"{where}: {_one_line(error)}") from None
     names = [rule.name for rule in document.rules]
     if len(names) > RULES_MAX:

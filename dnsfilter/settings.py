@@ -16,7 +16,7 @@ from warren.dnsfilter.core.lists import Kind, Syntax
 from warren.dnsfilter.core.policy import Policy
 from warren.fabric.core.errors import ConfigError
 from warren.fabric.core.selectors import Networks
-from warren.fabric.daemon.settings import Endpoint
+from warren.fabric.daemon.settings import ODD_SCALARS, Endpoint
 
 SETTINGS_MAX_BYTES = 4 << 20
 """Of the file: ten thousand rules and then some."""
@@ -160,6 +160,6 @@ def parse(text: bytes, where: str) -> Settings:
         mark = getattr(error, "problem_mark", None)
         at = f", line {mark.line + 1}" if mark is not None else ""
         raise ConfigError(f"{where}{at}: {getattr(error, 'problem', None) or 'no YAML'}") from None
-    except (msgspec.ValidationError, ConfigError, UnicodeDecodeError) as error:
+    except (msgspec.ValidationError, ConfigError, *ODD_SCALARS) as error:
         raise ConfigError(f"{where}: {error}") from None
     return settings

@@ -26,6 +26,10 @@ FILE_LIMIT = 1 << 20
 T = TypeVar("T", bound=msgspec.Struct)
 
 
+ODD_SCALARS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+"""What the YAML library raises, beside its own errors, for scalars such as "+_" and for what is no text."""
+
+
 class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The log of a daemon."""
 
@@ -125,7 +129,7 @@ def _load(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         at = f", line {mark.line + 1}" if mark is not None else ""
         raise ConfigError(f"{path}{at}: {getattr(error, 'problem', None) or 'this is no YAML'}") from None
-    except (UnicodeDecodeError, RecursionError):
+    except ODD_SCALARS:
         raise ConfigError(f"{path}: this is no YAML") from None
     if document is None:
         return {}
