@@ -7,6 +7,7 @@ import statistics
 import pytest
 
 from tests.certificates import Shown
+from tests.sim import conftest
 from tests.sim.conftest import engines_of
 from tests.sim.standby_world import World
 from warren.fabric.core.engine import Engine
@@ -14,7 +15,7 @@ from warren.fabric.core.paths import State
 
 BOTH = {"up": 500_000, "down": 500_000}
 LOADS = {"both": BOTH, "down": {"down": 700_000}, "up": {"up": 700_000}}
-SEEDS = range(3)
+SEEDS = range(max(1, conftest.SEEDS // 10))
 
 
 @pytest.fixture(params=("native-native", "aioquic-aioquic", "native-aioquic"))
