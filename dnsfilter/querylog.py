@@ -54,6 +54,7 @@ class QueryLog:
         self._path = directory / "queries.jsonl"
         self._pending: list[tuple[Resolved, Client, float, float]] = []
         self._enough = asyncio.Event()
+        self._writing = asyncio.Lock()
         self.dropped = 0
         directory.mkdir(parents=True, exist_ok=True)
 
@@ -75,19 +76,21 @@ class QueryLog:
                     async with asyncio.timeout(FLUSH_S):
                         await self._enough.wait()
                 self._enough.clear()
-                await self._flush()
+                await asyncio.shield(self._flush())
         finally:
             await asyncio.shield(self._flush())
 
     async def _flush(self) -> None:
-        batch, self._pending = self._pending, []
-        if not batch:
-            return
-        try:
-            await asyncio.to_thread(self._write, batch)
-        except OSError as error:
-            self.dropped += len(batch)
-            log.warning("query log not written", error=error.strerror, dropped=self.dropped)
+        """Write what waits, after the batch that is being written: one that is cancelled would be lost."""
+        async with self._writing:
+            batch, self._pending = self._pending, []
+            if not batch:
+                return
+            try:
+                await asyncio.to_thread(self._write, batch)
+            except OSError as error:
+                self.dropped += len(batch)
+                log.warning("query log not written", error=error.strerror, dropped=self.dropped)
 
     def _write(self, batch: list[tuple[Resolved, Client, float, float]]) -> None:
         data = self._encode(batch)

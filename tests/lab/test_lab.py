@@ -147,7 +147,7 @@ def test_run_as_another_user_with_input(lab: Lab) -> None:
 
 
 def test_a_started_program_is_logged_signalled_and_ended(lab: Lab) -> None:
-    source = "trap 'echo stopping; exit 7' TERM; echo begun; while :; do read -t 1 < <(:); done"
+    source = "trap 'kill $!; echo stopping; exit 7' TERM; sleep 1000 & echo begun; wait"
     process = lab["laptop"].start(["bash", "-c", source], log="tried")
     assert process.wait_for_output(r"^begun$")
     assert process.running
