@@ -13,8 +13,8 @@ SEEDS ?= 100
 ENGINE ?= $(WARREN_ENGINE)
 CACHE := $(CURDIR)/.venv/cache
 PYTEST := $(BIN)/python -m pytest -o cache_dir=$(CACHE)/pytest
-# In two processes, since most tests of the lab wait for something; those that share a lab stay in one.
-BY_TWO := -n 2
+# In three processes on two cores, since most tests of the lab wait for something; those that share a lab stay in one.
+AT_ONCE := -n 3
 
 # What the tools remember stays in .venv, so that nothing else appears in the tree.
 export PYTHONPYCACHEPREFIX := $(CACHE)/bytecode
@@ -34,9 +34,9 @@ demo: native ## the lab with everything running, seen from inside the laptop (as
 
 test: native lint ## everything that must be true before a change goes in (as root; ENGINE=aioquic: all on that)
 	@if [ -z "$(ENGINE)" ] && [ -e .venv/.native ]; then \
-	  echo "== on aioquic, in part"; WARREN_ENGINE=aioquic WARREN_REQUIRE_LAB=1 $(PYTEST) $(BY_TWO) $(ON_AIOQUIC); \
+	  echo "== on aioquic, in part"; WARREN_ENGINE=aioquic WARREN_REQUIRE_LAB=1 $(PYTEST) $(AT_ONCE) $(ON_AIOQUIC); \
 	  echo "== on the native engine, all"; fi
-	@WARREN_REQUIRE_LAB=1 $(PYTEST) $(BY_TWO)
+	@WARREN_REQUIRE_LAB=1 $(PYTEST) $(AT_ONCE)
 
 test-apps: native ## applications that take long or are slow to install (as root, ten minutes)
 	@tools/bootstrap.sh apps

@@ -9,6 +9,10 @@ from xdist.scheduler import LoadScopeScheduling
 
 from warren.fabric.aio import logs as set_up_logs
 
+SHARE_A_LAB = ("tests/lab/thread/", "tests/lab/dns/")
+REAL_TIME = ("tests/lab/", "tests/loopback/", "tests/apps/")
+ORDER = ("tests/lab/thread/", "tests/lab/test_chaos", "tests/unit", "tests/loopback", "tests/lab", "tests/apps", "")
+
 
 @pytest.fixture(autouse=True)
 def logs() -> Iterator[None]:
@@ -18,16 +22,26 @@ def logs() -> Iterator[None]:
 
 
 class ByLab(LoadScopeScheduling):  # type: ignore[misc]  # untyped
-    """One process works on tests/lab/thread, whose modules are many, one on the rest of tests/lab; whoever has time on
-    the others, file by file, and on the simulated floor, whose files are long, test by test."""
+    """What shares a lab stays in one process; everything else goes to whoever has time, file by file, and on the
+    simulated floor, whose files are long, test by test."""
 
     def _split_scope(self, nodeid: str) -> str:
-        for folder in ("tests/lab/thread/", "tests/lab/"):
+        for folder in SHARE_A_LAB:
             if nodeid.startswith(folder):
                 return folder
         return nodeid if nodeid.startswith("tests/sim/") else nodeid.partition("::")[0]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByLab:
-    """For `-n 2`."""
+    """For `-n 3`, in the order that `pytest_collection_modifyitems` chooses."""
+    config.option.loadscopereorder = False
     return ByLab(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest comes first, and what fills gaps comes last. What runs in real time is tried once more when it
+    fails, and the summary names it: two cores with three labs are late now and then."""
+    for item in items:
+        if item.nodeid.startswith(REAL_TIME):
+            item.add_marker(pytest.mark.flaky(reruns=1))
+    items.sort(key=lambda item: next(i for i, start in enumerate(ORDER) if item.nodeid.startswith(start)))
