@@ -37,7 +37,8 @@ from warren.agent.udp import UdpJourney
 from warren.fabric.aio import logs
 from warren.fabric.aio.circuits import CircuitSocket
 from warren.fabric.aio.edges import Newest, PerEdge
-from warren.fabric.aio.node import Identity, Node
+from warren.fabric.aio.node import Node
+from warren.fabric.aio.owner import Identity
 from warren.fabric.core.errors import ConfigError, DeniedError
 from warren.fabric.core.messages import session as say
 from warren.fabric.core.messages.attachment import Offer

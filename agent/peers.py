@@ -11,20 +11,19 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Collection, Coroutine
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
-import msgspec
 import structlog
 
+from warren.agent.opening import Opening, Wanted
+from warren.agent.peer_state import DATAGRAMS, PEER_LIMITS, STREAMS, PeerState
 from warren.fabric.aio.circuits import CircuitSocket, PeerPath
 from warren.fabric.core.agent_peer import AgentPeer
 from warren.fabric.core.credit import Budget
-from warren.fabric.core.engine import ClientConfig, Engine, Limits
+from warren.fabric.core.engine import ClientConfig, Engine
 from warren.fabric.core.errors import DeniedError
-from warren.fabric.core.flow import Flow
 from warren.fabric.core.messages.attachment import Circuit
-from warren.fabric.core.messages.peer import Open
 from warren.fabric.core.messages.session import Granted
 from warren.fabric.core.peer import (
     DatagramArrived,
@@ -45,26 +44,12 @@ from warren.fabric.identity.statements import TunnelStatement
 log = structlog.get_logger()
 
 ALPN = "warren-peer/1"
-PEER_LIMITS = Limits(idle_timeout=900.0, keep_alive=20.0, streams=1024, connection_window=256 << 20)
-"""Idle time-out not below the hold times (protocol.md, section 3); windows above all that credit allows."""
-STREAMS, DATAGRAMS = 0, 1
-"""Index of the circuit sockets: TCP flows on the one, UDP and ICMP on the other, nothing shared but the host."""
 CONNECTIONS = 16
 """Peer connections of either kind to one tunnel: 1,024 flows each, half of what the flow table holds."""
 SPREAD = 16
 """Flows on one connector from which on another one of the tunnel is looked for, to share what comes next."""
 ALONE = 10.0
 """Seconds for which a tunnel that had no further connector is not asked for one again."""
-TRIES = 4
-"""Connectors that one opening is tried at."""
-ELSEWHERE = frozenset(
-    {
-        Reason.HOST_UNREACHABLE, Reason.NET_UNREACHABLE, Reason.NO_SUCH_NAME, Reason.RESOLVER_FAILED, Reason.CEILING,
-        Reason.RESERVED_ADDRESS, Reason.LIMIT, Reason.INTERNAL, Reason.DRAINING, Reason.PEER_GONE,
-    }
-)  # fmt: skip
-"""Answers of one connector that another one may not share: where it stands, what it allows, how full it is. A refusal
-by the origin itself is the origin's answer; a time-out has left the app no time to try again."""
 WAITING = 4096
 """Flows that wait for one tunnel's connection to be proved: as many as the capture holds SYNs."""
 HOLD = 60.0
@@ -89,83 +74,6 @@ class Switches(Protocol):
     ) -> tuple[Circuit, CircuitSocket]:
         """A circuit for a peer connection; `boot`: only to that connector process; `tried`: to none of those;
         `patient`: wait a little for one that is not there yet. Raises DeniedError."""
-
-
-class FlowOwner(Protocol):
-    """Who asked for a flow."""
-
-    def opened(self, flow: Flow, address: str) -> None: ...
-
-    def refused(self, reason: Reason, detail: str) -> None: ...
-
-    def readable(self, flow: Flow) -> None: ...
-
-    def writable(self, flow: Flow) -> None: ...
-
-    def datagram(self, payload: bytes) -> None:
-        """UDP and ICMP: what the origin sent."""
-
-    def unreachable(self, reason: Reason) -> None:
-        """UDP: the origin says that it is not there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A flow to be opened: what the judge granted, where to, for whom."""
-
-    granted: Granted
-    message: Open
-    owner: FlowOwner
-
-
-@dataclass(eq=False, slots=True)
-class PeerState:
-    """One peer connection, from the request for its circuit to its end."""
-
-    tunnel: str
-    tunnel_name: str
-    id: bytes
-    index: int
-    """STREAMS or DATAGRAMS."""
-    permit: bytes
-    """The newest pass for the tunnel."""
-    avoids: frozenset[bytes] = frozenset()
-    """Its connector has to be another than these."""
-    path: PeerPath | None = None
-    peer: AgentPeer | None = None
-    boot: bytes = b""
-    away: float | None = None
-    """Since when the connector is said to be gone, by the loop's clock."""
-    draining: bool = False
-    renewing: bool = False
-    """Another circuit is being asked for."""
-    waiting: list[Callable[[AgentPeer | None, Reason], None]] = field(default_factory=list)
-    openings: dict[Flow, Opening] = field(default_factory=dict)
-    """Flows that are opening or open."""
-
-    @property
-    def gone(self) -> bool:
-        """The connector is said to be gone, and nothing of it was heard since."""
-        return self.away is not None and (self.path is None or self.path.heard <= self.away)
-
-    @property
-    def carries(self) -> str:
-        """What for, in a word."""
-        return "tcp" if self.index == STREAMS else "udp"
-
-    @property
-    def load(self) -> int:
-        """Flows, also those that wait."""
-        return len(self.openings) + len(self.waiting)
-
-    def usable(self, tried: Collection[bytes]) -> bool:
-        """New flows may be opened here, and it is not, nor will be, one of those connectors."""
-        if self.gone or self.draining or (self.peer is not None and self.peer.closed):
-            return False
-        if self.boot:
-            return self.boot not in tried and self.load < PEER_LIMITS.streams - 8
-        # not connected yet: one that has to be another than some may come to nothing, and is for those who want that
-        return set(tried) <= self.avoids if tried else not self.avoids
 
 
 class Peers:
@@ -487,80 +395,3 @@ def believed(granted: Granted, said: TunnelStatement, named: bytes, now: float) 
     if named == said.former and now < said.until and certificates.fingerprint(granted.former) == named:
         return granted.former
     raise DeniedError(Reason.STALE_GRANT, "its connector has another key than the judge said")
-
-
-class Opening:
-    """One flow between grant and `opened`; `cancel` when the app gives up."""
-
-    def __init__(self, peers: Peers, wanted: Wanted) -> None:
-        self.wanted = wanted
-        self.owner = wanted.owner
-        self.tried: set[bytes] = set()
-        """Boot ids of connectors that said no."""
-        self.flow: Flow | None = None
-        self._peers = peers
-        self._cancelled = False
-        self._peer: AgentPeer | None = None
-        self._state: PeerState | None = None
-        self._first: tuple[Reason, str] | None = None
-        """What the first connector answered: the app hears that, unless another one opens the flow."""
-
-    def start(self, peer: AgentPeer | None, reason: Reason) -> None:
-        """A peer connection is there, or none can be had."""
-        if self._cancelled:
-            return
-        if peer is None:
-            self.refused(reason, "")
-            return
-        self._peer, self._state = peer, self._peers.state_of(peer)
-        message = self.wanted.message
-        flow = peer.open(message.flow, self.wanted.granted.grant, message)
-        if flow is None or self._state is None:
-            self.refused(Reason.LIMIT, "streams of one peer connection")
-            return
-        self.flow = flow
-        self._state.openings[flow] = self
-        self._peers.flush(self._state)
-
-    def refused(self, reason: Reason, detail: str) -> None:
-        """A connector said no, or none can be had: the others are tried before the app hears it."""
-        state, self._state, self._peer, self.flow = self._state, None, None, None
-        if self._first is None:
-            self._first = reason, detail
-        again = reason in ELSEWHERE and len(self.tried) < TRIES - 1
-        if again and state is not None and not self._peers.alone(state):
-            self.tried.add(state.boot)
-            message = msgspec.structs.replace(self.wanted.message, flow=os.urandom(16))
-            self.wanted = replace(self.wanted, message=message)
-            self._peers.begin(self)
-        else:
-            self.owner.refused(*self._first)
-
-    @property
-    def state(self) -> PeerState | None:
-        """The peer connection that carries the flow."""
-        return self._state
-
-    def cancel(self) -> None:
-        """The app gave up before the origin answered."""
-        self._cancelled = True
-        if self._peer is not None and self.flow is not None and self._state is not None:
-            self._state.openings.pop(self.flow, None)
-            self._peer.cancel(self.flow)
-            self._peers.flush(self._state)
-
-    def send_datagram(self, payload: bytes) -> bool:
-        """UDP and ICMP, once opened: False if it was dropped. `flush` after the last one."""
-        if self._peer is None or self.flow is None:
-            return False
-        return self._peer.send_datagram(self.flow, payload)
-
-    def settled(self) -> None:
-        """The pump is done: both directions are over, as far as this side goes."""
-        if self._peer is not None and self.flow is not None and self._state is not None:
-            self._state.openings.pop(self.flow, None)
-            self._peer.settled(self.flow)
-
-    def flush(self) -> None:
-        if self._state is not None:
-            self._peers.flush(self._state)

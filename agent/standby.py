@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 import structlog
 
-from warren.agent.peers import Peers, PeerState
+from warren.agent.peer_state import PeerState
+from warren.agent.peers import Peers
 from warren.fabric.aio.circuits import CircuitSocket
 from warren.fabric.core.backoff import Backoff
 from warren.fabric.core.errors import DeniedError

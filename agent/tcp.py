@@ -19,7 +19,8 @@ import structlog
 from warren.agent.capture.capture import Capture
 from warren.agent.capture.headers import FlowKey
 from warren.agent.decisions import Decisions
-from warren.agent.peers import Opening, Peers, Wanted
+from warren.agent.opening import Opening, Wanted
+from warren.agent.peers import Peers
 from warren.fabric.aio.pump import Pump
 from warren.fabric.core.errors import DeniedError
 from warren.fabric.core.flow import Flow

@@ -20,7 +20,8 @@ import structlog
 from warren.agent.capture.capture import Capture
 from warren.agent.capture.headers import PROTOCOL_ICMP, FlowKey
 from warren.agent.decisions import Decisions
-from warren.agent.peers import Opening, Peers, Wanted
+from warren.agent.opening import Opening, Wanted
+from warren.agent.peers import Peers
 from warren.agent.tcp import Names, Refusal
 from warren.fabric.core.echo import EXCEEDED, REPLY, Request, pack_request, read_answer
 from warren.fabric.core.errors import DeniedError

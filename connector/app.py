@@ -21,7 +21,8 @@ from warren.connector.resolve import take_names_as_they_are
 from warren.fabric.aio import logs
 from warren.fabric.aio.circuits import CircuitSocket, PeerPath, Way
 from warren.fabric.aio.edges import Newest, PerEdge
-from warren.fabric.aio.node import Identity, Node
+from warren.fabric.aio.node import Node
+from warren.fabric.aio.owner import Identity
 from warren.fabric.aio.presence import Presence
 from warren.fabric.core.connector_peer import ConnectorPeer
 from warren.fabric.core.credit import Budget

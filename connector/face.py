@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from warren import __version__
-from warren.fabric.aio.node import Identity
+from warren.fabric.aio.owner import Identity
 from warren.fabric.core.engine import Limits, ServerConfig
 from warren.fabric.core.errors import ConfigError
 from warren.fabric.identity import certificates, keys, proof

@@ -1,25 +1,25 @@
 """One node towards one edge: attachment and session on one connection, two circuit sockets, and coming back for ever.
 
 The connection is made anew with jittered back-off when it ends; slots and circuits outlive it (the new attachment takes
-them over by id, if the edge still is the same process), and so do the peer connections on them. `AgentNode` offers what
-the agent's journeys ask for, as coroutines; `ConnectorNode` hands on offers.
+them over by id, if the edge still is the same process), and so do the peer connections on them. `Node` offers
+what the agent's journeys ask for, as coroutines, and hands a connector's owner what the switch offers.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Literal
 
 import structlog
 
+from warren.fabric.aio.asked import ANSWER_TIME, DOUBT, Asked
 from warren.fabric.aio.call import Call
 from warren.fabric.aio.circuits import CircuitSocket
 from warren.fabric.aio.lookup import edge_address
+from warren.fabric.aio.owner import Identity, Owner
 from warren.fabric.core import frames
 from warren.fabric.core import session as core
 from warren.fabric.core.attachment import Attachment, AttachmentClosed, AttachmentEvent
@@ -31,15 +31,13 @@ from warren.fabric.core.link import LinkClosed, LinkEvent, LinkReady
 from warren.fabric.core.messages import attachment as switch_says
 from warren.fabric.core.messages import session as say
 from warren.fabric.core.messages.attachment import LABEL as ATTACH_LABEL
-from warren.fabric.core.messages.attachment import Circuit, Offer
+from warren.fabric.core.messages.attachment import Circuit
 from warren.fabric.core.messages.session import LABEL as SESSION_LABEL
 from warren.fabric.core.reasons import TLS_ALERTS, Reason
 from warren.fabric.identity import certificates
 from warren.fabric.identity.statements import Edge
 
 log = structlog.get_logger()
-
-T = TypeVar("T")
 
 ALPN = "warren-attach/1"
 LIMITS = {
@@ -49,72 +47,13 @@ LIMITS = {
 """Idle: three missed beats (20 s and 1 s), with room for a slow path."""
 BACKOFF = (0.25, 15.0)
 """Seconds between attempts, first and longest, with jitter: five hundred nodes that come back must not come at once."""
-ANSWER_TIME = 8.0
-"""Seconds for a decision or a circuit: the switch parks a request for 5."""
-DOUBT = 1.0
-"""Seconds without an answer of the judge after which we look whether it still is the same process."""
 LOOK_TIME = 5.0
 """Seconds for that look."""
 SILENT = 0.5
 """Seconds of it after which other edges are used, where there are some; four PTOs where the way is longer: a handshake
 takes three round trips."""
-
-
 REFUSALS = frozenset({Reason.WRONG_TUNNEL, Reason.BAD_PROOF, Reason.LIMIT})
 """What an edge says that does not take what a node shows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who the node is, towards edges. `sign(label, challenge, leaf)` → signature."""
-
-    role: Literal["agent", "connector"]
-    key: bytes
-    sign: core.Sign
-    network: bytes
-    """DER of the network certificate."""
-    certificates: tuple[bytes, ...] = ()
-    statement: bytes = b""
-    host: str = ""
-    program: str = ""
-    boot: bytes = field(default_factory=lambda: os.urandom(16))
-    """Of this process: the same towards every edge."""
-
-
-class Owner(Protocol):
-    """What a node tells whoever runs it."""
-
-    def connected(self) -> None:
-        """Attached, and the judge has accepted us."""
-
-    def disconnected(self, reason: Reason, detail: str) -> None: ...
-
-    def forgotten(self, socket: CircuitSocket) -> None:
-        """The switch was restarted and knows none of this socket's circuits: whoever asked for them asks again."""
-
-    def revoked(self, revoked: say.Revoked) -> None:
-        """Connectors: what opens nothing any more, and ends what is open."""
-
-    def edges(self, signed: bytes) -> None:
-        """The network's list of edges, as this edge has it."""
-
-    def silent(self, node: Node) -> None:
-        """Its edge does not answer: whoever can use another one does. It may only be slow."""
-
-    def network(self, network: say.Network) -> None:
-        """Agent: what may be captured."""
-
-    def welcomed(self, welcome: say.Welcome) -> None:
-        """Connector: accepted."""
-
-    def offered(self, offer: Offer, socket: CircuitSocket, identity: Identity) -> None:
-        """Connector: an agent asks for a circuit. `identity`: the one that this attachment has shown."""
-
-    def dropped(self, circuit: bytes, socket: CircuitSocket) -> None:
-        """A circuit is over."""
-
-    def away(self, circuit: bytes, socket: CircuitSocket) -> None:
-        """The switch has lost the node at the other end of a circuit; it may come back."""
 
 
 class Node:
@@ -141,10 +80,10 @@ class Node:
         self._session: core.AgentSession | core.ConnectorSession | None = None
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._address: Address | None = None
-        self._circuits: dict[int, asyncio.Future[Circuit]] = {}
-        self._decisions: dict[int, asyncio.Future[say.Granted]] = {}
-        self._choices: dict[int, asyncio.Future[bool]] = {}
-        self._queries: dict[int, asyncio.Future[say.Answer | say.HostRoute]] = {}
+        self._circuits = Asked[Circuit]("circuits asked for", self.flush, self._verify, 6 * DOUBT)
+        self._decisions = Asked[say.Granted]("decisions", self.flush, self._verify)
+        self._choices = Asked[bool]("choices of a virtual network", self.flush, self._verify)
+        self._queries = Asked[say.Answer | say.HostRoute]("queries", self.flush, self._verify)
         self._forgotten: list[switch_says.SlotGiven] = []
         self._attached = self._entered = False
         self._task: asyncio.Task[None] | None = None
@@ -259,17 +198,8 @@ class Node:
         if isinstance(self._session, core.AgentSession):
             self._session.lost()
             self._session_events()
-        tables: tuple[dict[int, asyncio.Future[Any]], ...] = (
-            self._circuits,
-            self._decisions,
-            self._choices,
-            self._queries,
-        )
-        for waiting in tables:
-            for future in list(waiting.values()):
-                if not future.done():
-                    future.set_exception(DeniedError(Reason.JUDGE_AWAY))
-            waiting.clear()
+        for asked in (self._circuits, self._decisions, self._choices, self._queries):
+            asked.lose()
         self._attachment = self._session = self._call = None
 
     # ---- another identity ----
@@ -411,9 +341,9 @@ class Node:
             case switch_says.Rejected(reason):
                 self._away(Reason.of(reason), Reason.of(reason).text)
             case switch_says.Circuit(request):
-                _settle(self._circuits.pop(request, None), event, DeniedError(Reason.CANCELLED))
+                self._circuits.settle(request, event)
             case switch_says.NoCircuit(request, reason):
-                _settle(self._circuits.pop(request, None), None, DeniedError(Reason.of(reason)))
+                self._circuits.settle(request, None, Reason.of(reason))
             case switch_says.Offer(index=index):
                 self._owner.offered(event, self.sockets[index], self.shown)
             case switch_says.Drop(circuit):
@@ -475,12 +405,11 @@ class Node:
             case core.RevocationsTold(revoked):
                 self._owner.revoked(revoked)
             case core.Decided(request, granted, reason, detail):
-                _settle(self._decisions.pop(request, None), granted, DeniedError(reason, detail))
+                self._decisions.settle(request, granted, reason, detail)
             case core.NetworkChosen(request, refused, detail):
-                done = None if refused is not None else True
-                _settle(self._choices.pop(request, None), done, DeniedError(refused or Reason.UNKNOWN, detail))
+                self._choices.settle(request, True if refused is None else None, refused or Reason.UNKNOWN, detail)
             case core.Answered(request, answer):
-                _settle(self._queries.pop(request, None), answer, DeniedError(Reason.JUDGE_AWAY))
+                self._queries.settle(request, answer)
 
     # ---- what the agent asks ----
 
@@ -498,12 +427,7 @@ class Node:
         if self._attachment is None or self.state != "connected":
             raise DeniedError(Reason.JUDGE_AWAY, self.reason)
         request = self._attachment.ask(index, peer, permit, self._loop.time(), boot=boot, tried=tried, patient=patient)
-        if request is None:
-            raise DeniedError(Reason.LIMIT, "circuits asked for")
-        future = self._circuits[request] = self._loop.create_future()
-        self.flush()
-        circuit = await self._answer(future, self._circuits, request, doubt=6 * DOUBT)
-        return circuit, self.sockets[index]
+        return await self._circuits.answer(request), self.sockets[index]
 
     async def decide(
         self, protocol: str, port: int, *, address: str = "", host: str = "", resolver: str = ""
@@ -513,43 +437,15 @@ class Node:
         if protocol not in ("tcp", "udp", "icmp"):
             raise DeniedError(Reason.UNSUPPORTED, protocol)
         asked = {"address": address, "host": host, "resolver": resolver}
-        request = session.decide(protocol, port, **asked)  # type: ignore[arg-type]
-        if request is None:
-            raise DeniedError(Reason.LIMIT, "decisions")
-        future = self._decisions[request] = self._loop.create_future()
-        self.flush()
-        return await self._answer(future, self._decisions, request)
+        return await self._decisions.answer(session.decide(protocol, port, **asked))  # type: ignore[arg-type]
 
     async def choose(self, vnet: str) -> None:
         """Puts this device in another virtual network. Raises DeniedError."""
-        request = self._agent_session().choose(vnet)
-        if request is None:
-            raise DeniedError(Reason.LIMIT, "choices of a virtual network")
-        future = self._choices[request] = self._loop.create_future()
-        self.flush()
-        await self._answer(future, self._choices, request)
+        await self._choices.answer(self._agent_session().choose(vnet))
 
     async def query(self, message: bytes, transport: Literal["udp", "tcp"]) -> say.Answer | say.HostRoute:
         """A DNS query, answered by the judge. Raises DeniedError."""
-        request = self._agent_session().query(message, transport)
-        if request is None:
-            raise DeniedError(Reason.LIMIT, "queries")
-        future = self._queries[request] = self._loop.create_future()
-        self.flush()
-        return await self._answer(future, self._queries, request)
-
-    async def _answer(
-        self, future: asyncio.Future[T], table: dict[int, asyncio.Future[T]], request: int, doubt: float = DOUBT
-    ) -> T:
-        doubting = self._loop.call_later(doubt, self._verify)
-        try:
-            async with asyncio.timeout(ANSWER_TIME):
-                return await future
-        except TimeoutError:
-            raise DeniedError(Reason.JUDGE_AWAY, "no answer") from None
-        finally:
-            doubting.cancel()
-            table.pop(request, None)
+        return await self._queries.answer(self._agent_session().query(message, transport))
 
     def _agent_session(self) -> core.AgentSession:
         if not isinstance(self._session, core.AgentSession) or not self._session.ready:
@@ -584,12 +480,3 @@ def _why(code: int, detail: str) -> tuple[Reason, str]:
         return Reason.JUDGE_AWAY, "it does not answer: is UDP to it open, and does it run?"
     reason = Reason.of_close(code)
     return reason, detail or reason.text
-
-
-def _settle(future: asyncio.Future[T] | None, value: T | None, error: DeniedError) -> None:
-    if future is None or future.done():
-        return
-    if value is None:
-        future.set_exception(error)
-    else:
-        future.set_result(value)

@@ -14,7 +14,7 @@ import ssl
 import structlog
 
 from warren.fabric.aio.lookup import edge_address
-from warren.fabric.aio.node import Identity
+from warren.fabric.aio.owner import Identity
 from warren.fabric.aio.tls import HANDSHAKE_TIME, client_context, keep_alive
 from warren.fabric.core.backoff import Backoff
 from warren.fabric.core.engine import ClientConfig

@@ -25,7 +25,8 @@ from warren.agent.config import STATE, load_device
 from warren.fabric.aio.call import Call
 from warren.fabric.aio.circuits import PeerPath
 from warren.fabric.aio.node import ALPN as EDGE_ALPN
-from warren.fabric.aio.node import LIMITS, Identity, Node
+from warren.fabric.aio.node import LIMITS, Node
+from warren.fabric.aio.owner import Identity
 from warren.fabric.aio.udp import SOL_UDP, UDP_SEGMENT
 from warren.fabric.core import frames
 from warren.fabric.core.agent_peer import AgentPeer

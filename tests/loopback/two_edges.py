@@ -12,7 +12,8 @@ from pathlib import Path
 from unittest.mock import patch
 
 from tests.unit.fabric.identity.world import World
-from warren.agent.peers import Opening, Peers, Wanted
+from warren.agent.opening import Opening, Wanted
+from warren.agent.peers import Peers
 from warren.agent.standby import Standbys
 from warren.connector.app import Connector
 from warren.connector.config import ConnectorConfig
@@ -26,7 +27,8 @@ from warren.edge.store import values
 from warren.edge.store.database import open_store
 from warren.edge.store.repository import Repository
 from warren.fabric.aio.circuits import CircuitSocket
-from warren.fabric.aio.node import Identity, Node
+from warren.fabric.aio.node import Node
+from warren.fabric.aio.owner import Identity
 from warren.fabric.core.flow import Flow
 from warren.fabric.core.messages.peer import LABEL as PEER_LABEL
 from warren.fabric.core.messages.peer import Open

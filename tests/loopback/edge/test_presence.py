@@ -17,7 +17,7 @@ from tests.unit.edge.judge.test_admission import doorkeeper
 from tests.unit.fabric.identity.world import OTHER, WORLD
 from warren.edge import presence as module
 from warren.edge.presence import Presences, listening
-from warren.fabric.aio.node import Identity
+from warren.fabric.aio.owner import Identity
 from warren.fabric.aio.presence import Presence
 from warren.fabric.core.engine import ServerConfig
 from warren.fabric.core.errors import ConfigError

@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from tests.unit.fabric.identity.world import OTHER, WORLD
-from warren.agent.peers import Peers, Wanted, believed
+from warren.agent.opening import Wanted
+from warren.agent.peers import Peers, believed
 from warren.fabric.aio.circuits import CircuitSocket
 from warren.fabric.core.errors import DeniedError
 from warren.fabric.core.flow import Flow

@@ -10,7 +10,8 @@ from typing import Any, cast
 import pytest
 
 from warren.fabric.aio import node as module
-from warren.fabric.aio.node import Identity, Node
+from warren.fabric.aio.node import Node
+from warren.fabric.aio.owner import Identity
 from warren.fabric.core.reasons import Reason
 from warren.fabric.engines import engine
 from warren.fabric.identity.statements import Edge
