@@ -105,6 +105,7 @@ class Edge:
         self.endpoint = self.engine.endpoint(server, now)
         self.connections = Connections(self.endpoint, boot, self.sessions, attachments, self._send)
         self._timer: asyncio.TimerHandle | None = None
+        self._armed_at = 0.0
         self._writing = False
         self.presences = Presences(doorkeeper, self._doubt)
         self.shown = server
@@ -191,7 +192,7 @@ class Edge:
     def _readable(self) -> None:
         self.forwarder.serve(self.socket, self._loop.time, self.connections.receive)
         self.forwarder.flush(self.socket)
-        self.connections.flush()
+        self.connections.settle()
         self._rearm()
 
     def _send(self, address: Address, batch: Batch) -> bool:
@@ -213,9 +214,12 @@ class Edge:
         self.connections.flush()
 
     def _rearm(self) -> None:
+        at = self.circuits.poll_timeout()[0]
         if self._timer is not None:
+            if self._armed_at <= at:
+                return  # wakes early, and is armed anew then
             self._timer.cancel()
-        self._timer = self._loop.call_at(self.circuits.poll_timeout()[0], self._due)
+        self._timer, self._armed_at = self._loop.call_at(at, self._due), at
 
     def _due(self) -> None:
         self._timer = None

@@ -197,6 +197,8 @@ class Connections:
         """Those that had not proved themselves when it was last looked at."""
         self._stuck: tuple[Address, Batch] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._armed_at = 0.0
+        self._heard = False
         self._flushing = False
         self._soon = False
 
@@ -204,8 +206,14 @@ class Connections:
         return len(self._by_connection)
 
     def receive(self, buffer: bytes, stride: int, address: Address, now: float) -> None:
-        """A buffer of QUIC's; `flush` after the last one."""
+        """A buffer of QUIC's; `settle` after the last one."""
+        self._heard = True
         self._endpoint.receive(buffer, stride, address, now)
+
+    def settle(self) -> None:
+        """After every wake-up of the socket. Most brought circuit packets only, and nothing is to be done here."""
+        if self._heard or self.attachments.circuits.has_messages:
+            self.flush()
 
     def touch(self, node: NodeConnection) -> None:
         """Something was said on this connection outside of `flush`."""
@@ -243,7 +251,7 @@ class Connections:
     def flush(self) -> None:
         """Drain all events, send all batches, re-arm the timer."""
         now = self._loop.time()
-        self._flushing = True
+        self._heard, self._flushing = False, True
         try:
             while (connection := self._endpoint.accept()) is not None:
                 self._accept(connection, now)
@@ -278,12 +286,12 @@ class Connections:
                 return
 
     def _rearm(self) -> None:
+        at = self._endpoint.timer()
+        if at is None or (self._timer is not None and self._armed_at <= at):
+            return  # one that wakes early does no harm, and is armed anew then
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        at = self._endpoint.timer()
-        if at is not None:
-            self._timer = self._loop.call_at(at, self._due)
+        self._timer, self._armed_at = self._loop.call_at(at, self._due), at
 
     def _due(self) -> None:
         self._timer = None

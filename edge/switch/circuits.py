@@ -384,6 +384,10 @@ class Circuits:
 
     # ---- outputs ----
 
+    @property
+    def has_messages(self) -> bool:
+        return bool(self._messages)
+
     def poll_message(self) -> tuple[Member, say.ToNode] | None:
         """The next message to an attachment."""
         return self._messages.popleft() if self._messages else None

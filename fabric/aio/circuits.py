@@ -23,6 +23,8 @@ from warren.fabric.core.slot import Slot, SlotBound, Verify
 
 log = structlog.get_logger()
 
+LOOK_EVERY = 0.005
+"""Seconds after traffic until the slot is told of it and its timers are looked at: none of them is finer."""
 RUNS = 64
 """Runs of one header that are looked at in one buffer: as many as the kernel joins segments; the rest is dropped."""
 
@@ -31,6 +33,9 @@ class PeerCore(Protocol):
     """AgentPeer or ConnectorPeer."""
 
     connection: Connection
+
+    @property
+    def waiting(self) -> bool: ...
 
     def handle_connection(self, now: float) -> None: ...
 
@@ -71,7 +76,9 @@ class CircuitSocket:
         self._expected: dict[bytes, Expect] = {}
         self._touched: dict[PeerPath, None] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._flight: float | None = None
+        self._armed_at = 0.0
+        self._looking: asyncio.TimerHandle | None = None
+        self._controlled = False
 
     # ---- slot ----
 
@@ -116,13 +123,13 @@ class CircuitSocket:
         self._arm()
 
     def _arm(self) -> None:
-        """The timer as the slot wants it."""
+        """The timer as the slot wants it; one that wakes early is armed anew then."""
+        due = self.slot.poll_timeout() if self.slot is not None else None
+        if due is None or self._closed or (self._timer is not None and self._armed_at <= due[0]):
+            return
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        due = self.slot.poll_timeout() if self.slot is not None else None
-        if due is not None:
-            self._timer = self._loop.call_at(due[0], self._slot_due)
+        self._timer, self._armed_at = self._loop.call_at(due[0], self._slot_due), due[0]
 
     def _slot_due(self) -> None:
         self._timer = None
@@ -163,13 +170,16 @@ class CircuitSocket:
             self.dropped["unknown_slot"] += 1
         else:
             self.slot.handle_control(buffer[:end], self._loop.time())
+            self._controlled = True
         return [(end, len(buffer))] if end < len(buffer) else []
 
     def handle_received(self) -> None:
         touched, self._touched = self._touched, {}
         for path in touched:
             path.flush()
-        self._settle_slot()
+        if self._controlled:
+            self._controlled = False
+            self._settle_slot()
 
     def handle_writable(self) -> None:
         for path in dict.fromkeys(self._paths.values()):
@@ -212,23 +222,30 @@ class CircuitSocket:
             del self._expected[header]
         return path
 
-    def report(self) -> None:
+    def look_soon(self) -> None:
+        """Something was sent or received: the slot's timers may have changed."""
+        if self._looking is None and not self._closed:
+            self._looking = self._loop.call_later(LOOK_EVERY, self._look)
+
+    def _look(self) -> None:
+        self._looking = None
+        self._report()
+        self._settle_slot()
+
+    def _report(self) -> None:
         """Tells the slot what its connections have in flight, those that use it now."""
         if self.slot is None or not self._paths:
             return
         using = [path.flight for header, path in self._paths.items() if path.uses(header)]
         flights = [flight for flight in using if flight is not None]
         pto = max(path.drive.connection.pto() for path in self._paths.values())
-        since = min(flights) if flights else None
-        self.slot.flight(pto, since)
-        if since is not None and since != self._flight:
-            self._arm()  # what is in flight from now on may meet silence, long before anything else is due
-        self._flight = since
+        self.slot.flight(pto, min(flights) if flights else None)
 
     def close(self) -> None:
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._looking):
+            if timer is not None:
+                timer.cancel()
         self._udp.close()
 
 
@@ -263,7 +280,9 @@ class PeerPath:
         header = frames.header(circuit)
         self._ways = {header: Way(socket, circuit)}
         self._paths = Paths(peer.connection, header, size, self._loop.time(), agent=agent)
-        self.drive = Drive(peer.connection, header, self._drain, self._send, self._timeout, self._timed_out)
+        self.drive = Drive(
+            peer.connection, header, self._drain, self._send, self._timeout, self._timed_out, lambda: peer.waiting
+        )
         socket.add(header, self)
 
     # ---- the circuit that leads ----
@@ -354,8 +373,8 @@ class PeerPath:
             return
         self.drive.header = self._paths.lead
         self.drive.flush()
-        for socket in {way.socket for way in self._ways.values()}:
-            socket.report()
+        for way in self._ways.values():
+            way.socket.look_soon()
 
     def close(self) -> None:
         """Leaves the sockets; what the connection had to say was flushed before."""

@@ -1,4 +1,4 @@
-"""One QUIC connection on a socket: mutate, drain every output, re-arm one timer. In that order, always.
+"""One QUIC connection on a socket: mutate, drain every event, send every batch, re-arm one timer. In that order.
 
 `Drive` is for any connection; who uses it says how events are drained and where batches go. Whatever is done to the
 connection outside (a flow written to, credit returned) is followed by `flush()`.
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from warren.fabric.core.engine import Batch, Buffer, Connection, Received
 
 ROUNDS = 64
-"""Times that events and batches take turns in one flush before other sockets get theirs."""
+"""Times that events are drained in one flush before other sockets get their turn."""
 
 
 class Drive:
@@ -26,16 +26,19 @@ class Drive:
         send: Callable[[Batch], bool],
         timeout: Callable[[], float | None] = lambda: None,
         timed_out: Callable[[float], None] = lambda now: None,
+        more: Callable[[], bool] = lambda: False,
     ) -> None:
         """`header`: in front of every datagram. `drain(now)`: handles all events of the cores above; whether there were
         any. `send(batch)`: False when the socket is full (then `flush` again once it is writable).
-        `timeout`, `timed_out`: the timer of the cores above."""
+        `timeout`, `timed_out`: the timer of the cores above. `more`: whether a drain has more to give to the engine
+        once batches have left (datagrams that wait for room)."""
         self.connection = connection
         self.header = header
         self._drain = drain
         self._send = send
         self._timeout = timeout
         self._timed_out = timed_out
+        self._more = more
         self._loop = asyncio.get_running_loop()
         self._stuck: Batch | None = None
         self._timer: asyncio.Handle | None = None
@@ -59,11 +62,12 @@ class Drive:
             for _ in range(ROUNDS):
                 self._again = False
                 now = self._loop.time()
-                busy = self._drain(now)
-                sent = self._transmit(now)
-                if not (busy or sent or self._again):
+                if self._drain(now):
+                    continue
+                if not (self._transmit(now) and self._more()) and not self._again:
                     break
             else:
+                self._transmit(self._loop.time())
                 self._flush_soon()
         finally:
             self._flushing = False

@@ -282,8 +282,6 @@ class Paths:
     # ---- contract ----
 
     def _timers(self) -> dict[Timer, float | None]:
-        if len(self._ways) == 1:
-            return {}
         if self.state is not State.LEADING:
             return {Timer.PROBE: self._probe_at}
         flight = self._flight_since
@@ -292,6 +290,8 @@ class Paths:
 
     def poll_timeout(self) -> tuple[float, Timer] | None:
         """When `handle_timeout` wants to be called, and for what. A connection with one circuit has no timer."""
+        if len(self._ways) == 1:
+            return None
         due = [(at, timer.name, timer) for timer, at in self._timers().items() if at is not None]
         return min(due)[::2] if due else None
 

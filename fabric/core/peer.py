@@ -221,6 +221,11 @@ class Peer:
         parts = split(number, payload, self.connection.datagram_room(), self._packet)
         return bool(parts) and self.turns.add(number, parts)
 
+    @property
+    def waiting(self) -> bool:
+        """Whether datagrams wait for room in the engine."""
+        return bool(self.turns)
+
     def _offer(self) -> bool:
         """Gives the engine what it takes of the datagrams whose turn it is."""
         return bool(self.turns) and self.turns.send(self._offer_one)
