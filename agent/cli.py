@@ -84,6 +84,7 @@ def enrol(
 
 
 @app.command()
+@flags.of_every_daemon
 def up(
     state: State = None,
     socket: Socket = None,
@@ -97,7 +98,6 @@ def up(
         typer.Option(help="Leave this CIDR alone whatever the edge routes; stronger than --include. Repeat it."),
     ] = None,
     dns: Annotated[bool | None, typer.Option(help="Point the system's resolver at the agent. [yes]")] = None,
-    metrics: flags.Metrics = None,
     dns_scope: Annotated[
         str | None,
         typer.Option(help="What the edge is asked about: names of routes (routed), or everything. [routed]"),
@@ -110,12 +110,9 @@ def up(
         list[str] | None,
         typer.Option(help="A domain that only the resolvers of before are asked about. Repeat it for more."),
     ] = None,
-    engine: flags.Engine = None,
-    controller: flags.Controller = None,
     config: flags.Config = None,
-    log_level: flags.LogLevel = None,
-    log_file: flags.LogFile = None,
-    log_format: flags.LogFormat = None,
+    *,
+    common: Mapping[str, object],
 ) -> None:
     """Run the agent until Ctrl-C, SIGTERM or `warren agent down`. Needs root.
 
@@ -134,14 +131,8 @@ def up(
         "dns.scope": dns_scope,
         "dns.fallback": dns_fallback,
         "dns.local": dns_local or None,
-        "metrics": metrics,
-        "engine": engine,
-        "controller": controller,
-        "log.level": log_level,
-        "log.file": log_file,
-        "log.format": log_format,
     }
-    said = settings(config, given)
+    said = settings(config, {**given, **common})
     set_up(said.log.level, said.log.format, said.log.file)
     run(said)
 
