@@ -99,7 +99,7 @@ def root(
     """
 
 
-@app.command()
+@app.command(epilog="Example:  `warren version --json`")
 def version(json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False) -> None:
     """Show the versions of Warren and of Python."""
     said = {

@@ -83,6 +83,7 @@ def init(
     store: Store = None,
     store_password_file: StorePassword = None,
     config: flags.Config = None,
+    json: options.Json = False,
 ) -> None:
     """Make a network and its first edge.
 
@@ -95,6 +96,15 @@ def init(
     admin_dir = admin_dir.expanduser()
     said = settings(config, {"store": store, "store_password_file": store_password_file})
     admin.create(admin_dir, state_dir, edge, _store_maker(said))
+    if json:
+        made = {
+            "id": edge.id,
+            "name": edge.name,
+            "address": str(edge),
+            "state": str(state_dir),
+            "admin": str(admin_dir),
+        }
+        screen.show_json(made)
     screen.remark(f"Edge {edge.name} ({edge.id}) at {edge}. Open that port in the firewall, UDP and TCP.")
     screen.remark(f"  its state:                  {state_dir}")
     screen.remark(f"  the administrator's keys:   {admin_dir}   (keep a copy in a safe place)")
