@@ -188,21 +188,18 @@ def status(
     Example: warren agent status --watch
     """
     from warren.agent.control import ask
-    from warren.agent.status import screen
+    from warren.agent.watch import show
+    from warren.agent.watch import watch as keep_watching
 
     path = settings(config, {"socket": socket}).socket
     if watch:
-        from warren.agent.watch import watch as keep_watching
-
         keep_watching(path, interval, as_json=as_json)
         return
     said = ask(path, {"do": "status"})
     if as_json:
         typer.echo(json.dumps(said, indent=2))
         return
-    from rich.console import Console
-
-    Console().print(screen(said))
+    show(said)
 
 
 @app.command()
