@@ -27,11 +27,17 @@ app.add_typer(vnet, name="vnet")
 State = Annotated[
     Path | None,
     typer.Option(
-        "--state-dir", readable=False, help="Where the device's key and the journal live. [/var/lib/warren/agent]"
+        "--state-dir",
+        metavar="DIR",
+        readable=False,
+        help="Where the device's key and the journal live. [/var/lib/warren/agent]",
     ),
 ]
 Socket = Annotated[
-    Path | None, typer.Option("--socket", readable=False, help="The agent's control socket. [/run/warren/agent.sock]")
+    Path | None,
+    typer.Option(
+        "--socket", metavar="PATH", readable=False, help="The agent's control socket. [/run/warren/agent.sock]"
+    ),
 ]
 
 
@@ -58,11 +64,14 @@ def enrol(
     force: Annotated[bool, typer.Option(help="Enrol anew although the device is enrolled.")] = False,
     config: flags.Config = None,
     engine: flags.Engine = None,
+    as_json: flags.Json = False,
 ) -> None:
     """Bring this device in, with the enrolment key that `warren device add NAME` printed (one use, one hour).
 
     The device's own key is made here and stays here. The enrolment key is a secret: it is read from a file or from
     standard input, never from an argument.
+
+    Example: warren agent enrol --key-file laptop.key
     """
     from warren.agent.enrol import enrol as enrol_device
     from warren.fabric.engines import engine as engine_of
@@ -80,10 +89,14 @@ def enrol(
             raise ConfigError(f"{key_file} is no key file: it is not text") from None
     said = settings(config, {"state_dir": state, "engine": engine})
     device = asyncio.run(enrol_device(engine_of(said.engine), text.strip(), said.state, force=force))
+    if as_json:
+        typer.echo(json.dumps({"device": device.id, "name": device.name}, indent=2))
+        return
     typer.echo(f"enrolled as {device.name}. Next: warren agent up")
 
 
 @app.command()
+@flags.of_every_daemon
 def up(
     state: State = None,
     socket: Socket = None,
@@ -97,7 +110,6 @@ def up(
         typer.Option(help="Leave this CIDR alone whatever the edge routes; stronger than --include. Repeat it."),
     ] = None,
     dns: Annotated[bool | None, typer.Option(help="Point the system's resolver at the agent. [yes]")] = None,
-    metrics: flags.Metrics = None,
     dns_scope: Annotated[
         str | None,
         typer.Option(help="What the edge is asked about: names of routes (routed), or everything. [routed]"),
@@ -110,16 +122,15 @@ def up(
         list[str] | None,
         typer.Option(help="A domain that only the resolvers of before are asked about. Repeat it for more."),
     ] = None,
-    engine: flags.Engine = None,
-    controller: flags.Controller = None,
     config: flags.Config = None,
-    log_level: flags.LogLevel = None,
-    log_file: flags.LogFile = None,
-    log_format: flags.LogFormat = None,
+    *,
+    common: Mapping[str, object],
 ) -> None:
     """Run the agent until Ctrl-C, SIGTERM or `warren agent down`. Needs root.
 
     Routes, addresses and the resolver setting are put back when it ends, also when it is killed.
+
+    Example: sudo warren agent up --exclude 10.10.99.0/24
     """
     from warren.agent.app import run
     from warren.fabric.aio.logs import set_up
@@ -134,14 +145,8 @@ def up(
         "dns.scope": dns_scope,
         "dns.fallback": dns_fallback,
         "dns.local": dns_local or None,
-        "metrics": metrics,
-        "engine": engine,
-        "controller": controller,
-        "log.level": log_level,
-        "log.file": log_file,
-        "log.format": log_format,
     }
-    said = settings(config, given)
+    said = settings(config, {**given, **common})
     set_up(said.log.level, said.log.format, said.log.file)
     run(said)
 
@@ -152,7 +157,10 @@ def down(
     wait: Annotated[float, typer.Option(help="Seconds to wait for it.")] = 10.0,
     config: flags.Config = None,
 ) -> None:
-    """Stop the running agent, and put back what it changed."""
+    """Stop the running agent, and put back what it changed.
+
+    Example: sudo warren agent down
+    """
     from warren.agent.control import ask
 
     path = settings(config, {"socket": socket}).socket
@@ -175,23 +183,23 @@ def status(
     interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks of --watch.")] = 1.0,
     config: flags.Config = None,
 ) -> None:
-    """Show edges, routes, names, tunnels and flows; and what was refused, with its reason."""
+    """Show edges, routes, names, tunnels and flows; and what was refused, with its reason.
+
+    Example: warren agent status --watch
+    """
     from warren.agent.control import ask
-    from warren.agent.status import screen
+    from warren.agent.watch import show
+    from warren.agent.watch import watch as keep_watching
 
     path = settings(config, {"socket": socket}).socket
     if watch:
-        from warren.agent.watch import watch as keep_watching
-
         keep_watching(path, interval, as_json=as_json)
         return
     said = ask(path, {"do": "status"})
     if as_json:
         typer.echo(json.dumps(said, indent=2))
         return
-    from rich.console import Console
-
-    Console().print(screen(said))
+    show(said)
 
 
 @app.command()
@@ -199,6 +207,8 @@ def metrics(socket: Socket = None, config: flags.Config = None) -> None:
     """Print the running agent's metrics, in Prometheus's text format.
 
     To have them scraped over HTTP, run the agent with --metrics ADDRESS:PORT.
+
+    Example: warren agent metrics | grep flows
     """
     from warren.agent.control import ask
 
@@ -210,6 +220,8 @@ def unenrol(state: State = None, socket: Socket = None, config: flags.Config = N
     """Forget the enrolment: remove this device's key and everything else of it from the state directory.
 
     The edge still knows the device until `warren device delete NAME` there. The agent may not be running.
+
+    Example: sudo warren agent unenrol --yes
     """
     from warren.agent.unenrol import found, unenrol
 
@@ -240,7 +252,10 @@ def list_networks(socket: Socket = None, as_json: flags.Json = False, config: fl
 
 @vnet.command("show")
 def show_network(socket: Socket = None, as_json: flags.Json = False, config: flags.Config = None) -> None:
-    """Show the virtual network that this device is in."""
+    """Show the virtual network that this device is in.
+
+    Example: warren agent vnet show --json
+    """
     said = _networks(socket, config)
     typer.echo(json.dumps(said, indent=2) if as_json else said["vnet"])
 

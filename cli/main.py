@@ -86,8 +86,17 @@ app = typer.Typer(
 )
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"warren {_version()}")
+        raise typer.Exit
+
+
 @app.callback()
 def root(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version, and no more.")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", envvar="WARREN_DEBUG", help="Show where an error comes from.")] = (
         False
     ),
@@ -99,7 +108,7 @@ def root(
     """
 
 
-@app.command()
+@app.command(epilog="Example:  `warren version --json`")
 def version(json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False) -> None:
     """Show the versions of Warren and of Python."""
     said = {

@@ -33,6 +33,7 @@ def connector() -> None:
 
 
 @app.command()
+@flags.of_every_daemon
 def run(
     token_file: Annotated[
         str | None,
@@ -46,13 +47,9 @@ def run(
         ),
     ] = None,
     drain: Annotated[float | None, typer.Option(help="Seconds that open flows get to end after SIGTERM. [30]")] = None,
-    metrics: flags.Metrics = None,
-    engine: flags.Engine = None,
-    controller: flags.Controller = None,
     config: flags.Config = None,
-    log_level: flags.LogLevel = None,
-    log_file: flags.LogFile = None,
-    log_format: flags.LogFormat = None,
+    *,
+    common: Mapping[str, object],
 ) -> None:
     """Run until SIGTERM.
 
@@ -68,14 +65,8 @@ def run(
         "token_file": token_file,
         "allow": allow or None,
         "drain": drain,
-        "metrics": metrics,
-        "engine": engine,
-        "controller": controller,
-        "log.level": log_level,
-        "log.file": log_file,
-        "log.format": log_format,
     }
-    said = settings(config, given)
+    said = settings(config, {**given, **common})
     set_up(said.log.level, said.log.format, said.log.file)
     run_connector(said, said.read_token(token_file), lambda: said.reread_token(token_file))
 

@@ -116,6 +116,8 @@ def _entry(text: str) -> Allowed:
 
 def _ports(text: str) -> tuple[int, int]:
     low, dash, high = text.partition("-")
+    if not (low.isdecimal() and (high.isdecimal() or not dash)):
+        raise ValueError(f"{text!r} is no port, and no range of ports")
     pair = int(low), int(high if dash else low)
     if not 1 <= pair[0] <= pair[1] <= 65_535:
         raise ValueError(f"ports run from 1 to 65535, {text!r} does not")

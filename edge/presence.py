@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager
 import structlog
 
 from warren.edge.judge.admission import ConnectorNode, Doorkeeper, Shown
+from warren.edge.switch.budget import source_prefix
 from warren.fabric.aio.tls import HANDSHAKE_TIME, keep_alive, server_context
 from warren.fabric.core.engine import ServerConfig
 from warren.fabric.core.errors import ConfigError, DeniedError, WireError
@@ -26,9 +27,16 @@ from warren.fabric.core.messages.presence import ALPN, CHALLENGE, LABEL, PRESENT
 log = structlog.get_logger()
 
 UNPROVED = 256
-"""TLS connections that have proved nothing, at once; each may stay so for ten seconds."""
+"""TCP connections that have proved nothing, from the moment they are accepted; each may stay so for ten seconds. When
+there are more, the oldest goes: who means well is through within two round trips."""
+UNPROVED_SOURCE = 64
+"""Of these, from one /24 or /56: connectors of one site that come back after the edge's end, all at once."""
 PRESENT_MAX = 10_000
 """Connections that have: as many as the switch has attachments."""
+READ_LIMIT = 64 << 10
+"""Bytes read of one connection, at most, before somebody takes them (twice that, as streams are)."""
+PAUSE = 0.1
+"""Seconds without accepting when the process has no descriptor left."""
 
 
 class Presences:
@@ -38,48 +46,65 @@ class Presences:
         self.counters: Counter[str] = Counter()
         self._doorkeeper = doorkeeper
         self._doubt = doubt
-        self._unproved = 0
+        self.unproved: dict[asyncio.Task[None], bytes | str] = {}
+        """Oldest first; from which source."""
         self._there: Counter[bytes] = Counter()
-        self._open: dict[asyncio.StreamWriter, asyncio.Task[None] | None] = {}
+        self._open: set[asyncio.Task[None]] = set()
         self._closing = False
 
     def __len__(self) -> int:
         return len(self._there)
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, from its handshake to its end."""
-        if self._unproved >= UNPROVED or self._there.total() >= PRESENT_MAX:
+    def accept(self, sock: socket.socket, host: str, context: ssl.SSLContext) -> None:
+        """One connection, served in the background from its handshake to its end. `host`: where it came from."""
+        source = source_prefix(host)
+        of_source = sum(one == source for one in self.unproved.values())
+        if of_source >= UNPROVED_SOURCE or self._there.total() >= PRESENT_MAX:
             self.counters["too_many"] += 1
-            writer.transport.abort()
+            sock.close()
             return
-        self._open[writer] = asyncio.current_task()
-        try:
-            key = await self._prove(reader, writer)
-            if key is not None:
-                await self._watch(key, reader)
-        except (OSError, ssl.SSLError) as error:
-            log.debug("a TLS connection was lost", error=str(error))
-        finally:
-            writer.transport.abort()
-            self._open.pop(writer, None)
+        if len(self.unproved) >= UNPROVED:
+            self.counters["too_many"] += 1
+            oldest = next(iter(self.unproved))
+            del self.unproved[oldest]
+            oldest.cancel()
+        task = asyncio.create_task(self._serve(sock, context))
+        self.unproved[task] = source
+        self._open.add(task)
+        task.add_done_callback(lambda task: self._over(task, sock))
 
-    async def _prove(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes | None:
-        self._unproved += 1
+    def _over(self, task: asyncio.Task[None], sock: socket.socket) -> None:
+        sock.close()
+        self._open.discard(task)
+        self.unproved.pop(task, None)
+
+    async def _serve(self, sock: socket.socket, context: ssl.SSLContext) -> None:
+        me = asyncio.current_task()
+        assert me is not None
+        writer: asyncio.StreamWriter | None = None
         try:
             async with asyncio.timeout(HANDSHAKE_TIME):
-                keep_alive(writer.get_extra_info("socket"))
-                challenge = os.urandom(CHALLENGE)
-                writer.write(challenge)
-                key = self._identify(challenge, await _message(reader))
-                writer.write(SEEN)
-                await writer.drain()
-                return key
+                reader, writer = await _secured(sock, context)
+                key = await self._prove(reader, writer)
+            del self.unproved[me]
+            await self._watch(key, reader)
         except (WireError, DeniedError, TimeoutError, asyncio.IncompleteReadError) as error:
             self.counters["refused"] += 1
             log.debug("a TLS connection was refused", detail=str(error))
-            return None
+        except OSError as error:  # ssl.SSLError is one
+            self.counters["lost"] += 1
+            log.debug("a TLS connection was lost", error=str(error))
         finally:
-            self._unproved -= 1
+            if writer is not None:
+                writer.transport.abort()
+
+    async def _prove(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        challenge = os.urandom(CHALLENGE)
+        writer.write(challenge)
+        key = self._identify(challenge, await _message(reader))
+        writer.write(SEEN)
+        await writer.drain()
+        return key
 
     def _identify(self, challenge: bytes, body: bytes) -> bytes:
         said = PRESENT.decode(body)
@@ -104,10 +129,22 @@ class Presences:
     async def close(self) -> None:
         """Ends every connection; nobody is doubted for that."""
         self._closing = True
-        tasks = [task for task in self._open.values() if task is not None]
-        for writer in list(self._open):
-            writer.transport.abort()
+        tasks = list(self._open)
+        for task in tasks:
+            task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _secured(sock: socket.socket, context: ssl.SSLContext) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """The server's side of a TLS handshake. Raises OSError."""
+    keep_alive(sock)
+    reader = asyncio.StreamReader(limit=READ_LIMIT)
+    protocol = asyncio.StreamReaderProtocol(reader)
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_accepted_socket(
+        lambda: protocol, sock, ssl=context, ssl_handshake_timeout=HANDSHAKE_TIME
+    )
+    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
 
 async def _message(reader: asyncio.StreamReader) -> bytes:
@@ -128,16 +165,30 @@ async def listening(presences: Presences, address: tuple[str, int], shown: Serve
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         sock.bind(address)
-        server = await asyncio.start_server(
-            presences.serve, sock=sock, ssl=context, ssl_handshake_timeout=HANDSHAKE_TIME, backlog=UNPROVED
-        )
+        sock.listen(UNPROVED)
     except OSError as error:
         sock.close()
         raise ConfigError(
             f"TCP port {address[1]} can't be had: {error.strerror}; connectors show there that they live"
         ) from None
+    sock.setblocking(False)
+    accepting = asyncio.create_task(_accept(sock, presences, context))
     try:
         yield
     finally:
-        server.close()
+        accepting.cancel()
+        await asyncio.gather(accepting, return_exceptions=True)
+        sock.close()
         await presences.close()
+
+
+async def _accept(sock: socket.socket, presences: Presences, context: ssl.SSLContext) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            connection, address = await loop.sock_accept(sock)
+        except OSError as error:  # it is gone again, or there are no descriptors
+            log.debug("a TCP connection was not accepted", error=error.strerror)
+            await asyncio.sleep(PAUSE)
+            continue
+        presences.accept(connection, address[0], context)

@@ -109,7 +109,7 @@ def top(
         screen.show_json(found)
         return
     for word, title in (("names", "NAME"), ("blocked", "BLOCKED"), ("clients", "DEVICE"), ("rules", "RULE")):
-        screen.show_table((title, "QUERIES"), found[word], f"No {word} in that time.")
+        screen.show_table((title, "QUERIES"), found[word], f"{title}: none in that time.")
 
 
 # ---- policy ----

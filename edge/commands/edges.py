@@ -83,6 +83,7 @@ def init(
     store: Store = None,
     store_password_file: StorePassword = None,
     config: flags.Config = None,
+    json: options.Json = False,
 ) -> None:
     """Make a network and its first edge.
 
@@ -95,6 +96,15 @@ def init(
     admin_dir = admin_dir.expanduser()
     said = settings(config, {"store": store, "store_password_file": store_password_file})
     admin.create(admin_dir, state_dir, edge, _store_maker(said))
+    if json:
+        made = {
+            "id": edge.id,
+            "name": edge.name,
+            "address": str(edge),
+            "state": str(state_dir),
+            "admin": str(admin_dir),
+        }
+        screen.show_json(made)
     screen.remark(f"Edge {edge.name} ({edge.id}) at {edge}. Open that port in the firewall, UDP and TCP.")
     screen.remark(f"  its state:                  {state_dir}")
     screen.remark(f"  the administrator's keys:   {admin_dir}   (keep a copy in a safe place)")
@@ -107,6 +117,7 @@ def init(
 
 
 @app.command(epilog="Example:  `warren edge run --listen-host ::`")
+@flags.of_every_daemon
 def run(
     state_dir: OwnStateDir = None,
     listen_host: Annotated[
@@ -120,13 +131,9 @@ def run(
     socket: OwnSocket = None,
     store: Store = None,
     store_password_file: StorePassword = None,
-    metrics: flags.Metrics = None,
-    engine: flags.Engine = None,
-    controller: flags.Controller = None,
     config: flags.Config = None,
-    log_level: flags.LogLevel = None,
-    log_file: flags.LogFile = None,
-    log_format: flags.LogFormat = None,
+    *,
+    common: Mapping[str, object],
 ) -> None:
     """Run the edge in the foreground, until SIGTERM or Ctrl-C."""
     given = {
@@ -136,14 +143,8 @@ def run(
         "socket": socket,
         "store": store,
         "store_password_file": store_password_file,
-        "metrics": metrics,
-        "engine": engine,
-        "controller": controller,
-        "log.level": log_level,
-        "log.file": log_file,
-        "log.format": log_format,
     }
-    said = settings(config, given)
+    said = settings(config, {**given, **common})
     set_up(said.log.level, said.log.format, said.log.file)
     if not (said.state_dir / state.KEY).exists():
         missing = f"there is no edge in {said.state_dir}: make one with `warren edge init`, or give --state-dir"

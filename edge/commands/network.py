@@ -25,6 +25,7 @@ def add(
     ],
     admin_dir: options.AdminDir = options.ADMIN,
     socket: options.Socket = options.SOCKET,
+    json: options.Json = False,
 ) -> None:
     """Make another edge: a file of credentials for its host, and a new list of edges for everybody.
 
@@ -39,6 +40,8 @@ def add(
     except BaseException:
         file.unlink(missing_ok=True)
         raise
+    if json:
+        screen.show_json({"id": made.edge.id, "name": name, "address": str(made.edge), "file": str(file)})
     screen.remark(f"Edge {name} ({made.edge.id}) at {made.edge}. Open that port in its firewall, UDP and TCP.")
     screen.remark(f"Its keys are in {file}: carry it there over a safe way, and remove it here. Then, on its host:")
     screen.remark(f"       warren edge join {file.name} && warren edge run --store URL   (the same store as here)")
@@ -48,9 +51,13 @@ def join(
     file: Annotated[Path, typer.Argument(help="What `warren edge add` wrote.")],
     state_dir: options.StateDir = options.STATE,
     force: Annotated[bool, typer.Option("--force", help="Replace the edge that is in the state directory.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Become the edge that `warren edge add` has made. Remove the file afterwards."""
     credentials = archive.join(file, state_dir, force=force)
+    if json:
+        joined = credentials.edge
+        screen.show_json({"id": joined.id, "name": joined.name, "address": str(joined), "state": str(state_dir)})
     screen.remark(f"This is edge {credentials.edge.name} ({credentials.edge.id}) now, with its state in {state_dir}.")
     screen.remark("Next:  warren edge run   with the other edges' store, by --store or in /etc/warren/edge.yaml")
 
@@ -69,6 +76,7 @@ def remove(
     which: Annotated[str, typer.Argument(metavar="NAME", help="Its name or id.")],
     admin_dir: options.AdminDir = options.ADMIN,
     socket: options.Socket = options.SOCKET,
+    json: options.Json = False,
 ) -> None:
     """Take an edge off the network's list. Nodes leave it, and what it signs is worth nothing any more.
 
@@ -77,6 +85,8 @@ def remove(
     client, administrator = _both(socket, admin_dir)
     gone, signed = administrator.list_without(which)
     _publish(client, administrator, signed)
+    if json:
+        screen.show_json({"id": gone.id, "name": gone.name, "address": str(gone)})
     screen.remark(f"Edge {gone.name} ({gone.id}) is off the list. Stop it, and remove its state directory.")
 
 

@@ -98,36 +98,6 @@ def add_resolver(
     )
 
 
-@resolver.command("list", epilog="Example:  `warren route resolver list --json`")
-def list_resolver(socket: options.Socket = options.SOCKET, json: options.Json = False) -> None:
-    """Show the zones with their name servers."""
-    _list(socket, "resolver", json)
-
-
-@resolver.command("delete", epilog="Example:  `warren route resolver delete corp.example`")
-def delete_resolver(
-    which: Annotated[str, typer.Argument(metavar="ZONE", help="The route's zone or id.")],
-    tunnel: OnlyTunnel = "",
-    vnet: OnlyVnet = "",
-    socket: options.Socket = options.SOCKET,
-    json: options.Json = False,
-) -> None:
-    """Leave a zone to the device's other resolvers again."""
-    _delete(socket, "resolver", which, tunnel, vnet, json)
-
-
-@ip.command("list", epilog="Example:  `warren route ip list --json`")
-def list_ip(socket: options.Socket = options.SOCKET, json: options.Json = False) -> None:
-    """Show the routes by address."""
-    _list(socket, "ip", json)
-
-
-@host.command("list", epilog="Example:  `warren route host list --json`")
-def list_host(socket: options.Socket = options.SOCKET, json: options.Json = False) -> None:
-    """Show the routes by hostname."""
-    _list(socket, "host", json)
-
-
 @app.command("list", epilog="Example:  `warren route list --json`")
 def list_all(socket: options.Socket = options.SOCKET, json: options.Json = False) -> None:
     """Show all routes."""
@@ -161,28 +131,35 @@ def get(
     screen.show_pairs(rows)
 
 
-@ip.command("delete", epilog="Example:  `warren route ip delete 10.10.0.0/16`")
-def delete_ip(
-    which: Annotated[str, typer.Argument(metavar="CIDR", help="The route's CIDR or id.")],
-    tunnel: OnlyTunnel = "",
-    vnet: OnlyVnet = "",
-    socket: options.Socket = options.SOCKET,
-    json: options.Json = False,
-) -> None:
-    """Delete a route by address."""
-    _delete(socket, "ip", which, tunnel, vnet, json)
+def _list_and_delete(group: typer.Typer, kind: str, example: str, what: str, form: str, deletes: str) -> None:
+    """The two verbs that are the same for each kind of route."""
+    of_kind: Any = typer.Argument(metavar=form, help=f"The route's {form} or id.")
+
+    @group.command("list", help=f"Show {what}.", epilog=f"Example:  `warren route {kind} list --json`")
+    def show(socket: options.Socket = options.SOCKET, json: options.Json = False) -> None:
+        _list(socket, kind, json)
+
+    @group.command("delete", help=deletes, epilog=f"Example:  `warren route {kind} delete {example}`")
+    def delete(
+        which: str = of_kind,
+        tunnel: OnlyTunnel = "",
+        vnet: OnlyVnet = "",
+        socket: options.Socket = options.SOCKET,
+        json: options.Json = False,
+    ) -> None:
+        _delete(socket, kind, which, tunnel, vnet, json)
 
 
-@host.command("delete", epilog="Example:  `warren route host delete payroll.internal`")
-def delete_host(
-    which: Annotated[str, typer.Argument(metavar="NAME", help="The route's hostname or id.")],
-    tunnel: OnlyTunnel = "",
-    vnet: OnlyVnet = "",
-    socket: options.Socket = options.SOCKET,
-    json: options.Json = False,
-) -> None:
-    """Delete a route by hostname."""
-    _delete(socket, "host", which, tunnel, vnet, json)
+_list_and_delete(ip, "ip", "10.10.0.0/16", "the routes by address", "CIDR", "Delete a route by address.")
+_list_and_delete(host, "host", "payroll.internal", "the routes by hostname", "NAME", "Delete a route by hostname.")
+_list_and_delete(
+    resolver,
+    "resolver",
+    "corp.example",
+    "the zones with their name servers",
+    "ZONE",
+    "Leave a zone to the device's other resolvers again.",
+)
 
 
 def network(text: str) -> str:

@@ -65,6 +65,8 @@ class Node:
         self.state = "connecting"
         self.reason = ""
         """Why it is not connected, in words."""
+        self._said: Reason | None = None
+        """Why it was last not connected: told once, not at each attempt."""
         self.refused: Reason | None = None
         """Why the edge has turned us away, if it has."""
         self.sockets: list[CircuitSocket] = []
@@ -253,8 +255,10 @@ class Node:
         self._settled.set()
         if reason in REFUSALS:
             self.refused = reason
-        if self.state != "connecting" or self.reason != detail:
-            log.info("edge away", edge=str(self.edge), reason=reason.word, detail=detail)
+        if self.state != "connecting" or self._said is not reason:
+            tell = log.warning if reason in REFUSALS else log.info  # a refusal stays one until somebody acts
+            tell("edge away", edge=str(self.edge), reason=reason.word, detail=detail)
+        self._said = reason
         self.state, self.reason = "connecting", detail
         self._owner.disconnected(reason, detail)
         self._owner.silent(self)
@@ -372,7 +376,7 @@ class Node:
 
     def _look_ready(self) -> None:
         if self._attached and self._entered and self.state != "connected":
-            self.state, self.reason = "connected", ""
+            self.state, self.reason, self._said = "connected", "", None
             self._settled.set()
             log.info("edge connected", edge=str(self.edge))
             self._owner.connected()

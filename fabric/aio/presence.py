@@ -58,7 +58,9 @@ class Presence:
             try:
                 await self._be_there(backoff)
                 self._tell("the edge closed it")
-            except (OSError, ssl.SSLError, TimeoutError, asyncio.IncompleteReadError, DeniedError) as error:
+            except asyncio.IncompleteReadError:
+                self._tell("the edge closed it")
+            except (OSError, ssl.SSLError, TimeoutError, DeniedError) as error:
                 self._tell(str(error) or type(error).__name__)
             await asyncio.sleep(backoff.next())
 

@@ -36,12 +36,14 @@ class Daemon(Generic[T]):
 def add(app: typer.Typer, daemon: Daemon[T], *, takes_token: bool = False) -> None:
     """Adds the verbs to the commands of a role. `takes_token`: its service is given a secret by systemd."""
     group = typer.Typer(no_args_is_help=True, help=f"The {daemon.role} as a service of systemd.")
-    app.command("config")(_config(daemon))
-    group.command("install")(_install_with_token(daemon) if takes_token else _install(daemon))
-    group.command("uninstall")(_uninstall(daemon))
+    app.command("config", epilog=f"Example:  warren {daemon.role} config --config {daemon.role}.yaml")(_config(daemon))
+    extra = " --token-file /etc/warren/office.token" if takes_token else ""
+    install = f"Example:  sudo warren {daemon.role} service install{extra}"
+    group.command("install", epilog=install)(_install_with_token(daemon) if takes_token else _install(daemon))
+    group.command("uninstall", epilog=f"Example:  sudo warren {daemon.role} service uninstall")(_uninstall(daemon))
     app.add_typer(group, name="service")
-    app.command("ready")(_ready(daemon))
-    app.command("diag")(_diag(daemon))
+    app.command("ready", epilog=f"Example:  warren {daemon.role} ready --metrics 127.0.0.1:9300")(_ready(daemon))
+    app.command("diag", epilog=f"Example:  sudo warren {daemon.role} diag warren-{daemon.role}.tar.gz")(_diag(daemon))
 
 
 def _config(daemon: Daemon[T]) -> Callable[..., None]:

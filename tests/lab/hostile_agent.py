@@ -31,7 +31,7 @@ from warren.fabric.aio.udp import SOL_UDP, UDP_SEGMENT
 from warren.fabric.core import frames
 from warren.fabric.core.agent_peer import AgentPeer
 from warren.fabric.core.credit import Budget
-from warren.fabric.core.engine import ClientConfig, Limits
+from warren.fabric.core.engine import Address, ClientConfig, Engine, Limits
 from warren.fabric.core.errors import DeniedError
 from warren.fabric.core.link import LinkClosed, LinkReady
 from warren.fabric.core.messages import attachment as switch_family
@@ -42,12 +42,15 @@ from warren.fabric.core.peer import PeerClosed, PeerReady
 from warren.fabric.core.reasons import Reason
 from warren.fabric.engines import engine
 from warren.fabric.identity import certificates, keys, proof
+from warren.fabric.identity.statements import Edge
 
 MARK = b"WARREN-FOREIGN-MARK"
 PATIENCE = 15.0
 QUIET = 0.7
 """Seconds after its last word in which the other side may end a connection."""
 LARGE = (1 << 62) - 1
+
+Speak = Callable[[Any, LinkReady], None]
 
 
 def frame(*parts: int | bytes) -> bytes:
@@ -129,26 +132,47 @@ class Hostile:
             await made.proved.wait()
         return made
 
-    async def call(self, speak: Callable[[Any, LinkReady], None]) -> str:
-        """A connection to the edge on which `speak` says something; how it ended, "" if it goes on."""
-        ended: asyncio.Future[str] = self.loop.create_future()
+    async def call(self, speak: Speak) -> str:
+        return await call_edge(self.engine, self.device.edges.edges[0], self.device.network, "agent", speak)
 
-        def heard(event: object) -> None:
-            match event:
-                case LinkReady():
-                    speak(call.link, event)
-                case LinkClosed(_, reason, _) if not ended.done():
-                    ended.set_result(reason or "closed")
 
-        edge = self.device.edges.edges[0]
-        config = ClientConfig(EDGE_ALPN, edge.server_name, certificates.pem(self.device.network), LIMITS["agent"])
-        call = Call(self.engine, config, (edge.host, edge.port), heard, lambda: False)
-        call.start()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(QUIET):
-                return await ended
-        call.end()
-        return ""
+async def call_edge(engine: Engine, edge: Edge, network: bytes, role: str, speak: Speak) -> str:
+    """A connection to the edge on which `speak` says something; how it ended, "" if it goes on."""
+    ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def heard(event: object) -> None:
+        match event:
+            case LinkReady():
+                speak(call.link, event)
+            case LinkClosed(_, reason, _) if not ended.done():
+                ended.set_result(reason or "closed")
+
+    config = ClientConfig(EDGE_ALPN, edge.server_name, certificates.pem(network), LIMITS[role])
+    call = Call(engine, config, (edge.host, edge.port), heard, lambda: False)
+    call.start()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(QUIET):
+            return await ended
+    call.end()
+    return ""
+
+
+def inject(connection: Any, path: PeerPath, payload: bytes) -> None:
+    """A packet with this payload under true keys."""
+    core = connection._core
+    crypto = core._cryptos[next(epoch for epoch in core._cryptos if epoch.name == "ONE_RTT")]
+    number, core._packet_number = core._packet_number, core._packet_number + 1
+    header = bytes([0x41 | crypto.key_phase << 2]) + core._peer_cid.cid + (number & 0xFFFF).to_bytes(2, "big")
+    packet = crypto.encrypt_packet(header, payload.ljust(4, b"\0"), number)
+    path.socket._udp.socket.sendto(path.header + packet, path.socket.switch)
+
+
+def interleave(socket: socket.socket, switch: Address, own: bytes, others: list[bytes], rnd: random.Random) -> None:
+    """Others' circuit headers between segments with an own one, joined by the kernel, and alone."""
+    heads = [rnd.choice([own, *others]) for _ in range(20)]
+    parts = [head + (b"own" if head == own else MARK).ljust(1000, b".") for head in heads]
+    socket.sendmsg([b"".join(parts)], [(SOL_UDP, UDP_SEGMENT, struct.pack("=H", 1008))], 0, switch)
+    socket.sendto(rnd.choice(others) + MARK, switch)
 
 
 class Peer:
@@ -195,15 +219,6 @@ class Peer:
     def asks(self, flow: bytes, protocol: Any = "tcp", port: int = 7) -> bytes:
         return ON_STREAM.encode(Open(flow, self.grant, protocol, port, address="10.10.0.10"))
 
-    def inject(self, payload: bytes) -> None:
-        """A packet with this payload under true keys."""
-        core = self.connection._core
-        crypto = core._cryptos[next(epoch for epoch in core._cryptos if epoch.name == "ONE_RTT")]
-        number, core._packet_number = core._packet_number, core._packet_number + 1
-        header = bytes([0x41 | crypto.key_phase << 2]) + core._peer_cid.cid + (number & 0xFFFF).to_bytes(2, "big")
-        packet = crypto.encrypt_packet(header, payload.ljust(4, b"\0"), number)
-        self.socket.sendto(self.path.header + packet, self.path.socket.switch)
-
     async def outcome(self) -> str:
         """How it ended; "" if it goes on."""
         with suppress(TimeoutError):
@@ -223,7 +238,7 @@ async def on_frames(hostile: Hostile, *circuits: str) -> list[str]:
     async def one(payload: bytes) -> str:
         peer = await hostile.peer()
         for _ in range(3):
-            peer.inject(payload)
+            inject(peer.connection, peer.path, payload)
         return await peer.outcome()
 
     return await asyncio.gather(*map(one, FRAMES))
@@ -324,12 +339,7 @@ async def on_foreign(hostile: Hostile, *circuits: str) -> list[str]:
     others = [frames.header(bytes.fromhex(circuit)) for circuit in circuits]
     rnd = random.Random(5)
     for _ in range(100):
-        heads = [rnd.choice([peer.path.header, *others]) for _ in range(20)]
-        parts = [head + (b"own" if head == peer.path.header else MARK).ljust(1000, b".") for head in heads]
-        peer.socket.sendmsg(
-            [b"".join(parts)], [(SOL_UDP, UDP_SEGMENT, struct.pack("=H", 1008))], 0, peer.path.socket.switch
-        )
-        peer.socket.sendto(rnd.choice(others) + MARK, peer.path.socket.switch)
+        interleave(peer.socket, peer.path.socket.switch, peer.path.header, others, rnd)
         await asyncio.sleep(0.005)
     return [await peer.outcome()]
 

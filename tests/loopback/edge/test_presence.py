@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import random
 import socket
 import ssl
 import struct
@@ -12,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+import uvloop
 
 from tests.unit.edge.judge.test_admission import doorkeeper
 from tests.unit.fabric.identity.world import OTHER, WORLD
@@ -39,6 +42,13 @@ def identity(network: bytes = WORLD.network, statement: bytes = WORLD.statement)
         return proof.sign(WORLD.connector_key, label, challenge, leaf)
 
     return Identity("connector", KEY, sign, network, (WORLD.connector_leaf, WORLD.tunnel_ca), statement)
+
+
+def trusting() -> ssl.SSLContext:
+    """Of a client that trusts the network's certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=certificates.pem(WORLD.network).decode())
+    return context
 
 
 @dataclass
@@ -148,10 +158,8 @@ def test_a_statement_of_another_network_is_refused() -> None:
 )
 def test_hostile_bytes_cost_their_sender_the_connection(said: bytes) -> None:
     async def work(here: Place) -> None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.load_verify_locations(cadata=certificates.pem(WORLD.network).decode())
         reader, writer = await asyncio.open_connection(
-            *here.address, ssl=context, server_hostname=here.edge.server_name
+            *here.address, ssl=trusting(), server_hostname=here.edge.server_name
         )
         writer.write(said)
         writer.write_eof() if writer.can_write_eof() else writer.close()
@@ -163,22 +171,111 @@ def test_hostile_bytes_cost_their_sender_the_connection(said: bytes) -> None:
     run(work)
 
 
-def test_connections_without_proof_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "UNPROVED", 2)
+async def dial(here: Place) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Plain TCP."""
+    return await asyncio.open_connection(*here.address)
+
+
+def test_who_never_says_a_word_makes_room_for_who_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before TLS as within it: connections are counted from the moment they are accepted."""
+    monkeypatch.setattr(module, "UNPROVED", 4)
 
     async def work(here: Place) -> None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.load_verify_locations(cadata=certificates.pem(WORLD.network).decode())
-        writers = []
-        for _ in range(4):
-            with suppress(OSError, ssl.SSLError):
-                _, writer = await asyncio.open_connection(
-                    *here.address, ssl=context, server_hostname=here.edge.server_name
-                )
-                writers.append(writer)
-        await until(lambda: here.presences.counters["too_many"] == 2)
-        for writer in writers:
+        quiet = [await dial(here) for _ in range(4)]
+        await until(lambda: len(here.presences.unproved) == 4)
+        connector = Presence(identity(), here.edge)
+        connector.start()
+        await until(lambda: connector.seen)
+        assert here.presences.counters["too_many"] == 1
+        assert await quiet[0][0].read() == b"", "the oldest goes"
+        assert len(here.presences.unproved) == 3
+        for _, writer in quiet:
             writer.transport.abort()
+        await until(lambda: not here.presences.unproved)
+        await connector.close()
+
+    run(work)
+
+
+def test_one_site_does_not_take_all_the_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "UNPROVED_SOURCE", 2)
+
+    async def work(here: Place) -> None:
+        quiet = [await dial(here) for _ in range(2)]
+        await until(lambda: len(here.presences.unproved) == 2)
+        reader, writer = await dial(here)
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+        assert here.presences.counters["too_many"] == 1 and len(here.presences.unproved) == 2
+        for _, one in [*quiet, (reader, writer)]:
+            one.transport.abort()
+
+    run(work)
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_one_byte_now_and_then_lasts_as_long_as_a_handshake_may(
+    monkeypatch: pytest.MonkeyPatch, loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    monkeypatch.setattr(module, "HANDSHAKE_TIME", 0.5)
+
+    async def trickle(writer: asyncio.StreamWriter, data: bytes) -> None:
+        with suppress(OSError):
+            for byte in data:
+                writer.write(bytes([byte]))
+                await writer.drain()
+                await asyncio.sleep(0.05)
+
+    async def main() -> None:
+        async with place() as here:
+            before = len(os.listdir("/proc/self/fd"))
+            plain = [await dial(here) for _ in range(20)]
+            inside = [
+                await asyncio.open_connection(*here.address, ssl=trusting(), server_hostname=here.edge.server_name)
+                for _ in range(5)
+            ]
+            slow = [
+                *(trickle(writer, b"\x16\x03\x01\x02\x00\x01" + bytes(300)) for _, writer in plain),
+                *(trickle(writer, b"\x00\x00\x03" + bytes(300)) for _, writer in inside),
+            ]
+            tasks = [asyncio.create_task(work) for work in slow]
+            for reader, _ in plain:
+                with suppress(ConnectionError):
+                    await reader.read()
+            await until(lambda: not here.presences.unproved)
+            assert here.presences.counters["refused"] + here.presences.counters["lost"] == 25
+            for task, (_, writer) in zip(tasks, [*plain, *inside], strict=True):
+                task.cancel()
+                writer.transport.abort()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await until(lambda: len(os.listdir("/proc/self/fd")) <= before + 2)  # uvloop's own
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(main())
+
+
+def test_garbage_before_tls_ends_itself_only() -> None:
+    async def work(here: Place) -> None:
+        connector = Presence(identity(), here.edge)
+        connector.start()
+        await until(lambda: connector.seen)
+        dice = random.Random(1)
+        hello = ssl.MemoryBIO()
+        with suppress(ssl.SSLWantReadError):
+            trusting().wrap_bio(ssl.MemoryBIO(), hello, server_hostname=here.edge.server_name).do_handshake()
+        first = hello.read()
+        for number in range(60):
+            reader, writer = await dial(here)
+            cut = first[: dice.randrange(len(first))]
+            writer.write((dice.randbytes(500), b"GET / HTTP/1.1\r\n\r\n", cut, first + dice.randbytes(99))[number % 4])
+            writer.write_eof()
+            with suppress(ConnectionError):
+                await reader.read()
+            writer.transport.abort()
+        await until(lambda: not here.presences.unproved)
+        assert here.presences.counters["lost"] + here.presences.counters["refused"] == 60
+        assert connector.seen and len(here.presences) == 1 and not here.doubts
+        await connector.close()
 
     run(work)
 

@@ -62,20 +62,6 @@ def test_help_is_shown_and_no_error(capsys: pytest.CaptureFixture[str], argument
     assert err == ""
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["edge", "init"], ["edge", "run"], ["edge", "backup"], ["edge", "restore"], ["edge", "info"], ["edge", "flows"],
-        ["tunnel", "create"], ["tunnel", "list"], ["tunnel", "delete"], ["route", "ip", "add"], ["route", "ip", "list"],
-        ["route", "ip", "delete"], ["route", "host", "add"], ["route", "host", "list"], ["route", "host", "delete"],
-        ["device", "add"], ["device", "list"], ["device", "delete"],
-    ],
-)  # fmt: skip
-def test_every_help_has_an_example(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
-    assert main([*arguments, "--help"]) == 0
-    assert "Example" in capsys.readouterr().out
-
-
 def fail_with(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def raise_it() -> str:
         raise error
