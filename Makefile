@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-apps test-torture test-controller soak chaos chaos-full bench native lint lock clean
+.PHONY: help demo test test-apps test-torture test-controller soak soak-lab chaos chaos-full bench native lint lock clean
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -51,6 +51,9 @@ test-controller: $(READY) ## the native engine's own tests in release mode: its 
 soak: SEEDS = 1000
 soak: native ## torture of each pairing of engines, SEEDS=1000 of each kind; writes docs/soak.md (an hour)
 	@$(BIN)/python -m tests.sim.soak $(SEEDS) --write
+
+soak-lab: native ## an hour in the lab on a link that stays bad and changes; writes docs/soak-lab.md (as root)
+	@$(BIN)/python -m tests.lab.hour --write
 
 chaos: native ## ten minutes of kills, freezes, cuts and loss under real programs; writes docs/chaos.md (as root)
 	@$(BIN)/python -m tests.chaos --write $(CHAOS)

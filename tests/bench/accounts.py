@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 TICK = os.sysconf("SC_CLK_TCK")
 
@@ -42,12 +43,13 @@ def processor(roots: Iterable[int]) -> float:
     return total / TICK
 
 
-def memory(roots: Iterable[int]) -> float:
-    """MiB that the trees have in memory (PSS: pages that several share are counted once)."""
+def memory(roots: Iterable[int], of: Literal["Pss", "Pss_Anon"] = "Pss") -> float:
+    """MiB that the trees have in memory (PSS: pages that several share are counted once). Pss_Anon: without those of
+    files, whose share changes with what other programs read."""
     total = 0
     for pid in tree(roots):
         with suppress(OSError, StopIteration):
-            total += _kibibytes(Path(f"/proc/{pid}/smaps_rollup"), "Pss:")
+            total += _kibibytes(Path(f"/proc/{pid}/smaps_rollup"), f"{of}:")
     return total / 1024
 
 

@@ -2,8 +2,9 @@
 
     python -m tests.bench.all [--quick] [--write] [--only NAME,…] [--rounds N]          (as root; `make bench`)
 
---only: parts (paths, bad-link, profiles, engines, dns) and peers by the start of their names (warren, wireguard-go,
-"bare path"), which leaves out the others. --write: docs/benchmarks.md and .json; otherwise the page is printed only.
+--only: parts (paths, bad-link, controllers, profiles, engines, dns) and peers by the start of their names (warren,
+wireguard-go, "bare path"), which leaves out the others. --write: docs/benchmarks.md and .json; otherwise the page is
+printed only.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
-from tests.bench import badlink, engines, path, profile, report
+from tests.bench import badlink, controllers, engines, path, profile, report
 from tests.bench.machine import machine
 from tests.bench.peers import PEERS, Peer, WarrenNative
 from tests.bench.settings import QUICK, Settings, tell
 
-PARTS = ("paths", "bad-link", "profiles", "engines", "dns")
+PARTS = ("paths", "bad-link", "controllers", "profiles", "engines", "dns")
 DNS = "tests.bench.dns"
 """A module that may be there: `measure() -> str`, Markdown of figures of the resolver."""
 
@@ -63,7 +64,7 @@ def chosen(only: str) -> tuple[tuple[str, ...], tuple[type[Peer], ...]]:
     peers = tuple(peer for peer in PEERS if any(peer.name.lower().startswith(name) for name in names))
     if not all(any(peer.name.lower().startswith(name) for peer in PEERS) for name in names):
         return (), ()
-    return parts or (PARTS[:3] if names else PARTS), peers or PEERS
+    return parts or (PARTS[:4] if names else PARTS), peers or PEERS
 
 
 def measure(settings: Settings, parts: tuple[str, ...], peers: tuple[type[Peer], ...]) -> dict[str, Any]:
@@ -73,6 +74,8 @@ def measure(settings: Settings, parts: tuple[str, ...], peers: tuple[type[Peer],
         said["paths"] = [path.guarded(peer.name, partial(path.measure, peer, settings)) for peer in peers]
     if "bad-link" in parts:
         said["bad_link"] = badlink.measure(settings, peers)
+    if "controllers" in parts:
+        said["controllers"] = controllers.measure(settings, peers)
     if "profiles" in parts:
         said["profiles"] = [
             path.guarded(kind.name, partial(profile.measure, kind, settings))

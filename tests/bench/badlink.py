@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -47,23 +48,30 @@ def measure(settings: Settings, only: Sequence[type[Peer]]) -> list[dict[str, An
 
 def measure_case(case: Case, settings: Settings) -> dict[str, Any]:
     said: dict[str, Any] = {"name": case.name, "missing": None, "rounds": []}
-    with Lab(topology("laptop", "payroll")) as lab:
-        peer = WarrenNative(lab, case.flags) if case.peer is WarrenNative else case.peer(lab)
-        try:
-            loads = Loads(lab)
-            bring_up(peer, loads)
-        except Missing as missing:
-            return {**said, "missing": str(missing)}
-        lab.impair(NETWORK, LINK)
-        for _ in range(settings.rounds):
-            said["rounds"].append(one_round(case, loads, settings))
-            tell(f"bad link, {case.name}: {said['rounds'][-1]}")
-        report = lab.links.clear(NETWORK)
+    try:
+        with ready(case) as (lab, loads):
+            lab.impair(NETWORK, LINK)
+            for _ in range(settings.rounds):
+                said["rounds"].append(one_round(case, loads, settings))
+                tell(f"bad link, {case.name}: {said['rounds'][-1]}")
+            report = lab.links.clear(NETWORK)
+    except Missing as missing:
+        return {**said, "missing": str(missing)}
     if report is not None:
         said["emulator"] = report.processor / report.seconds
         said["overflowed"] = report.overflowed
     said["medians"] = medians(said["rounds"])
     return said
+
+
+@contextmanager
+def ready(case: Case) -> Iterator[tuple[Lab, Loads]]:
+    """A lab of its own in which the case's peer carries bytes; its link is not impaired yet. Raises Missing."""
+    with Lab(topology("laptop", "payroll")) as lab:
+        peer = WarrenNative(lab, case.flags) if case.peer is WarrenNative else case.peer(lab)
+        loads = Loads(lab)
+        bring_up(peer, loads)
+        yield lab, loads
 
 
 def one_round(case: Case, loads: Loads, settings: Settings) -> dict[str, float | None]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.bench import badlink, engines, profile, verdicts
+from tests.bench import badlink, controllers, engines, profile, verdicts
 from tests.bench.figures import NONE, get, less, percent, table, total, written
 from tests.bench.loads import OFFERED
 from tests.bench.peers import Bare
@@ -36,6 +36,8 @@ def page(said: dict[str, Any]) -> str:
         parts += ["## The whole path\n", PATH, *_paths(said["paths"])]
     if said.get("bad_link"):
         parts += ["## A bad link\n", *_bad_link(said["bad_link"])]
+    if said.get("controllers"):
+        parts += ["## Controllers on one link\n", *_controllers(said)]
     if any(not one["missing"] for one in said.get("profiles", [])):
         parts += ["## Where the processor time goes\n", *_profiles(said["profiles"])]
     if said.get("engines"):
@@ -162,6 +164,15 @@ def _bad_link(cases: list[dict[str, Any]]) -> list[str]:
             [one["name"], *(rates if not one["missing"] else [one["missing"], ""]), percent(get(one, "emulator"))]
         )
     return [text, table(["Mbit/s", "up", "down", "emulator, of a core"], lines) + "\n"]
+
+
+def _controllers(said: dict[str, Any]) -> list[str]:
+    text = (
+        f"One TCP stream up over a link of 100 Mbit/s and 50 ms in the lab, {said['settings']['controllers']} s after "
+        f"the first {controllers.START}, once each; loss is each way, on top of a queue of 50 ms. What Warren carries "
+        "has CUBIC at the laptop too, and ends there; on the bare path the controller named is that of the sender.\n"
+    )
+    return [text, controllers.rows(said["controllers"]) + "\n"]
 
 
 def _profiles(profiles: list[dict[str, Any]]) -> list[str]:

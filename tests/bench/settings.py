@@ -23,13 +23,15 @@ class Settings:
     round_trips: int = 1000
     bad_link: int = 5
     """One TCP stream, `BAD_LINK_START` left out."""
+    controllers: int = 3
+    """One TCP stream on each link of the controllers' table."""
     profile: int = 4
 
 
 BAD_LINK_START = 3
 """Seconds in which whatever probes for a rate may find it."""
 QUICK = Settings(
-    rounds=1, one=1, eight=1, loaded=1, udp=1, connections=1, round_trips=200, bad_link=2, profile=1
+    rounds=1, one=1, eight=1, loaded=1, udp=1, connections=1, round_trips=200, bad_link=2, controllers=1, profile=1
 )  # every row works; the figures say little
 
 _began = time.monotonic()

@@ -89,15 +89,18 @@ class App(ABC):
 
 
 class Stream(App):
-    """A TCP stream whose every byte is checked where it arrives. `down`: from the origin to the laptop."""
+    """A TCP stream whose every byte is checked where it arrives. `down`: from the origin to the laptop.
 
-    def __init__(self, laptop: Host, origin: Host, *, down: bool) -> None:
+    `every`: seconds from one piece to the next.
+    """
+
+    def __init__(self, laptop: Host, origin: Host, *, down: bool, every: float = EVERY) -> None:
         with origin.network():
             self._listener = socket.create_server((origin.address, 0))
         self._listener.settimeout(LOOK_UP_AFTER)
         self._address = self._listener.getsockname()
         super().__init__("stream down" if down else "stream up", laptop, f"{self._address[0]}:{self._address[1]}")
-        self._down = down
+        self._down, self._every = down, every
 
     def stop(self) -> None:
         super().stop()
@@ -146,14 +149,11 @@ class Stream(App):
         at, due = 0, time.monotonic()
         with suppress(OSError):  # the receiver says so
             while not ended.wait(max(0.0, due - time.monotonic())):
-                due = max(due + EVERY, time.monotonic())
-                left = PIECE
-                while left and not ended.is_set():
-                    with suppress(TimeoutError):
-                        sent = source.send(piece(at, left))
-                        at, left = at + sent, left - sent
+                due = max(due + self._every, time.monotonic())
+                at = push(source, at, PIECE, ended)
 
-    def _receive(self, sink: socket.socket) -> None:
+    def _receive(self, sink: socket.socket, size: int | None = None) -> None:
+        """Until it is `done`, or until the end, which comes after `size` bytes."""
         at = 0
         while not self.done:
             try:
@@ -161,11 +161,22 @@ class Stream(App):
             except TimeoutError:
                 continue
             if not got:
+                if at == size:
+                    return
                 raise Lost("ended")
-            self.track.mark()
+            self.track.mark(len(got))
             if got != piece(at, len(got)):
                 self.track.spoil(len(got))
             at += len(got)
+
+
+def push(source: socket.socket, at: int, size: int, ended: threading.Event) -> int:
+    """Send so many bytes of the pattern; where in it that ended, which is earlier when `ended` comes."""
+    until = at + size
+    while at < until and not ended.is_set():
+        with suppress(TimeoutError):
+            at += source.send(piece(at, until - at))
+    return at
 
 
 def piece(at: int, size: int) -> bytes:
@@ -177,14 +188,14 @@ def piece(at: int, size: int) -> bytes:
 class Datagrams(App):
     """UDP there and back, numbered and checked, at a known rate; the origin sees one source port, or it is lost."""
 
-    def __init__(self, laptop: Host, origin: Host) -> None:
+    def __init__(self, laptop: Host, origin: Host, *, rate: int = DATAGRAMS) -> None:
         with origin.network():
             self._origin = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._origin.bind((origin.address, 0))
         self._origin.settimeout(LOOK_UP_AFTER)
         self._address = self._origin.getsockname()
         super().__init__("UDP", laptop, f"{self._address[0]}:{self._address[1]}/udp")
-        self._session = 0
+        self._every, self._session = 1 / rate, 0
         self._sources: set[tuple[int, tuple[str, int]]] = set()
         """Sessions, and the source ports that the origin has seen in them."""
         self._serving = threading.Thread(target=self._serve, daemon=True)
@@ -223,7 +234,7 @@ class Datagrams(App):
         while not self.done:
             now = time.monotonic()
             if now >= due:
-                number, due = number + 1, max(due + 1 / DATAGRAMS, now)
+                number, due = number + 1, max(due + self._every, now)
                 with suppress(ConnectionRefusedError):
                     client.send(datagram(number))
                 waiting[number] = now
@@ -240,7 +251,7 @@ class Datagrams(App):
         if got != datagram(number):
             self.track.spoil(len(got))
         elif waiting.pop(number, None) is not None:
-            self.track.mark()
+            self.track.mark(len(got))
 
     def _give_up(self, waiting: dict[int, float], now: float) -> None:
         for number, at in list(waiting.items()):

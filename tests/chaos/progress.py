@@ -38,6 +38,8 @@ class Track:
     sent: list[float] = field(default_factory=list)
     missing: list[float] = field(default_factory=list)
     """Packets sent, and those of them that were never answered, by when they were sent."""
+    carried: int = 0
+    """Bytes that arrived."""
     open: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -46,8 +48,10 @@ class Track:
             self.open = True
             self.marks.append((time.monotonic(), True))
 
-    def mark(self) -> None:
+    def mark(self, size: int = 0) -> None:
+        """It went on, and so many bytes arrived."""
         with self._lock:
+            self.carried += size
             self.marks.append((time.monotonic(), False))
 
     def closed(self) -> None:

@@ -32,7 +32,7 @@ def path(name: str, gbit: float, spent: float, p99: float = 5.0, **more: Any) ->
 
 
 def run(**parts: Any) -> dict[str, Any]:
-    return {"machine": MACHINE, "settings": {"rounds": 3, "one": 2}, **parts}
+    return {"machine": MACHINE, "settings": {"rounds": 3, "one": 2, "controllers": 3}, **parts}
 
 
 def passed(said: dict[str, Any], start: str) -> list[bool | None]:
@@ -74,6 +74,7 @@ def test_the_page_holds_every_part() -> None:
     said = run(
         paths=[path("bare path", 20.0, 0.0), path("Warren aioquic", 0.31, 4.0)],
         bad_link=[{**case, "emulator": 0.1}],
+        controllers=[{**case, "links": {"1 % lost": {"rate": 91.23, "dropped": 0.012}}}],
         profiles=[{"name": "Warren native", "missing": None, "up": {"laptop": daemon}, "down": {"laptop": daemon}}],
         engines=[engine, {"name": "native", "missing": "not installed"}],
         more={"Names": "some"},
@@ -83,11 +84,13 @@ def test_the_page_holds_every_part() -> None:
         "What is asked for",
         "The whole path",
         "A bad link",
+        "Controllers on one link",
         "Where the processor time goes",
         "Engines",
         "Names",
     ]
     assert all(f"## {heading}" in page for heading in headings)
+    assert "| – | 91.2 (1.2%) | – |" in page
     assert "0.00 / 0.00" in page  # nothing added to the bare path's round trip
     assert passed(said, "bad link") == [True, False]
     assert passed(said, "whole path on aioquic") == [True, True]
@@ -111,7 +114,7 @@ def test_only_what_is_asked_for() -> None:
     assert chosen("") == (PARTS, PEERS)
     assert chosen("engines") == (("engines",), PEERS)
     parts, peers = chosen("warren,wireguard-go")
-    assert parts == PARTS[:3]
+    assert parts == PARTS[:4]
     assert {peer.name for peer in peers} == {"Warren native", "Warren aioquic", "wireguard-go"}
     assert WarrenNative in chosen("profiles,warren")[1]
     assert chosen("profiles,warren n") == (("profiles",), (WarrenNative,))
