@@ -19,6 +19,7 @@ from warren.agent.config import AgentConfig, Device, load_device, require_root, 
 from warren.agent.control import ControlServer, require_free
 from warren.agent.decisions import Decisions
 from warren.agent.dns import Choice, DnsFront, is_name
+from warren.agent.dns_before import ResolversBefore
 from warren.agent.health import families, ready
 from warren.agent.host import netlink
 from warren.agent.host.guardian import KEPT, Guardian
@@ -176,7 +177,7 @@ class Agent:
         said = config.dns
         own_names = (str(edge.host) for edge in device.edges.edges)
         choice = Choice(said.scope == "everything", said.fallback, said.local, tuple(filter(is_name, own_names)))
-        self.dns = DnsFront(self.capture, self.switchboard, self.peers, self._names, MARK, choice)
+        self.dns = DnsFront(self.capture, self.switchboard, self.peers, self._names, ResolversBefore(MARK), choice)
         commands = {"status": self._status, "down": self._down, "vnet": self._vnet, "metrics": self._metrics}
         self._control = ControlServer(config.socket, commands)
         self._reviewing: asyncio.Task[None] | None = None

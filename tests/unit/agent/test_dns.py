@@ -9,7 +9,9 @@ from typing import Any, cast
 import dnslib
 import pytest
 
-from warren.agent.dns import Choice, DnsFront, Transport
+from warren.agent.dns import Choice, DnsFront
+from warren.agent.dns_before import ResolversBefore
+from warren.agent.dns_private import Transport
 from warren.fabric.core import dnswire
 from warren.fabric.core.errors import DeniedError
 from warren.fabric.core.messages.session import Answer, Granted, HostRoute
@@ -72,7 +74,7 @@ ZONES = ("payroll.internal", "*.corp.internal")
 def ask(
     world: World, name: str, kind: str = "A", transport: Transport = "udp", zones: tuple[str, ...] = ZONES
 ) -> dnslib.DNSRecord:
-    front = DnsFront(cast("Any", None), world, world, world, 0)
+    front = DnsFront(cast("Any", None), world, world, world, ResolversBefore(0))
     captured = [ip_network(cidr) for cidr in ("10.10.0.0/16", "fd00::/64")]
     left = [ip_network("10.10.9.0/24")]
     front.configure(zones, (), captured, cast("Any", left))
@@ -271,8 +273,8 @@ def test_a_reverse_zone_goes_before_the_connectors_own_resolver() -> None:
 def chosen(world: World, name: str, choice: Choice, before: str = "") -> str:
     """Who was asked: `before`, `judge`, or nobody."""
 
-    class Front(DnsFront):
-        async def _forward(self, upstream: str, message: bytes, transport: Transport) -> bytes:
+    class Before(ResolversBefore):
+        async def ask(self, message: bytes, transport: Transport) -> bytes:
             asked.append("before")
             return message
 
@@ -285,7 +287,7 @@ def chosen(world: World, name: str, choice: Choice, before: str = "") -> str:
             return Answer(b"x" * 12) if isinstance(said, HostRoute) else said
 
     asked: list[str] = []
-    front = Front(cast("Any", None), Judge(), world, world, 0, choice)
+    front = DnsFront(cast("Any", None), Judge(), world, world, Before(0), choice)
     front.configure(CORP, ("192.0.2.53",))
     asyncio.run(front.answer(dnswire.build_query(1, dnswire.name_wire(name), dnswire.A), "udp"))
     return "+".join(asked)
@@ -353,12 +355,12 @@ def test_a_slow_name_does_not_lead_past_the_filter(there: bool, said: list[bytes
     monkeypatch.setattr("warren.agent.dns.AT_ONCE", 0.05)
     world = Slow(there=there)
 
-    class Front(DnsFront):
-        async def _forward(self, upstream: str, message: bytes, transport: Transport) -> bytes:
+    class Before(ResolversBefore):
+        async def ask(self, message: bytes, transport: Transport) -> bytes:
             return b"before"
 
     async def ask() -> list[bytes]:
-        front = Front(cast("Any", None), world, world, world, 0, Choice(everything=True))
+        front = DnsFront(cast("Any", None), world, world, world, Before(0), Choice(everything=True))
         front.configure((), ("192.0.2.53",))
         queries = [dnswire.build_query(1, dnswire.name_wire(f"{name}.example"), 1) for name in ("slow", "ads")]
         return [await front.answer(query, "udp") for query in queries]
