@@ -7,11 +7,9 @@ import json
 import os
 import resource
 import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -21,21 +19,18 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from warren.dnsfilter.app import policy_book, serve
+from warren.dnsfilter import policycli
+from warren.dnsfilter.app import serve
 from warren.dnsfilter.clients import ClientBook
-from warren.dnsfilter.core.expectations import Outcome, check
 from warren.dnsfilter.explain import explain, question
-from warren.dnsfilter.policies import PolicyBook, Trial, parse
-from warren.dnsfilter.refresh import Lists, read_states
-from warren.dnsfilter.resolver import Resolver
-from warren.dnsfilter.running import running, wake
-from warren.dnsfilter.settings import Settings, load
-from warren.dnsfilter.trust import Trust
+from warren.dnsfilter.offline import for_this_host, one_line_errors, resolver_of, settings_of
+from warren.dnsfilter.refresh import read_states
+from warren.dnsfilter.running import running
+from warren.dnsfilter.settings import Settings
 from warren.fabric.core.errors import ConfigError
 
 app = typer.Typer(no_args_is_help=True, help="The filtering resolver: run it on its own, and ask why it says what.")
-policy_app = typer.Typer(no_args_is_help=True, help="The policy of a configuration.")
-app.add_typer(policy_app, name="policy")
+app.add_typer(policycli.app, name="policy")
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file; docs/dns.md describes it.")]
 _FOLLOW_S = 0.5
@@ -48,15 +43,21 @@ def run(
     listen: Annotated[list[str] | None, typer.Option(help="ADDRESS:PORT for UDP and TCP; may be repeated.")] = None,
     upstream: Annotated[list[str] | None, typer.Option(help="Resolver to ask; may be repeated.")] = None,
     state: Annotated[Path | None, typer.Option(help="Directory for lists and the query log.")] = None,
+    block: Annotated[list[str] | None, typer.Option(help="Block list, a path or URL; may be repeated.")] = None,
 ) -> None:
-    """Answer queries until stopped; SIGHUP asks for new lists. Without a file: --upstream is all it needs.
+    """Answer queries until stopped; SIGHUP asks for new lists.
 
-    warren dns run --listen 127.0.0.1:5353 --upstream 192.0.2.53 --state ./dns
+    Nothing has to be said: it listens on 127.0.0.1, port 53 for root and 5353 for others, and asks the nameservers of
+    /etc/resolv.conf. For a LAN:
+
+    warren dns run --listen 192.168.1.2:53 --block https://lists.example/ads.txt
     """
-    with _one_line_errors():
-        settings = _settings(config, listen, upstream, state)
+    with one_line_errors():
+        settings = for_this_host(settings_of(config, listen, upstream, state, block))
         if not settings.resolver_config().groups:
-            raise ConfigError("no upstreams, so nothing could be answered; name one, as in --upstream 192.0.2.53")
+            raise ConfigError(
+                "no upstreams, and none in /etc/resolv.conf but this one; name one, as in --upstream 192.0.2.53"
+            )
         with Progress(console=Console(stderr=True), transient=True) as bars:
             uvloop.run(_serve(settings, bars))
 
@@ -71,8 +72,8 @@ def test(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Say what would happen to a query, and why. Decided by the code that decides in the server."""
-    with _one_line_errors():
-        settings = _settings(config, None, None, None)
+    with one_line_errors():
+        settings = settings_of(config)
         said = asyncio.run(_test(settings, name, as_, kind, ask))
     if as_json:
         typer.echo(json.dumps(said))
@@ -87,8 +88,8 @@ def lists(
     config: ConfigOption = None, as_json: Annotated[bool, typer.Option("--json", help="JSON lines.")] = False
 ) -> None:
     """The lists: entries, age, and what went wrong with them."""
-    with _one_line_errors():
-        settings = _settings(config, None, None, None)
+    with one_line_errors():
+        settings = settings_of(config)
         states = read_states(Path(settings.state), settings.lists)
     table = Table("list", "entries", "ignored", "age", "error")
     for known in states:
@@ -110,7 +111,7 @@ def log(
     name: Annotated[str, typer.Option(help="Only names that contain this.")] = "",
 ) -> None:
     """The query log as JSON lines."""
-    with _one_line_errors():
+    with one_line_errors():
         for line in _logged(config, follow):
             said = json.loads(line)
             wanted = verdict in ("", said["verdict"]) and device in ("", said.get("device", ""))
@@ -125,7 +126,7 @@ def top(
     count: Annotated[int, typer.Option(help="Lines of each kind.")] = 10,
 ) -> None:
     """The names, blocked names and clients that the query log has most of."""
-    with _one_line_errors():
+    with one_line_errors():
         since = time.time() - hours * 3600
         names: Counter[str] = Counter()
         blocked: Counter[str] = Counter()
@@ -143,79 +144,6 @@ def top(
         for key, number in counter.most_common(count):
             table.add_row(key, str(number))
         Console().print(table)
-
-
-@policy_app.command("test")
-def policy_test(config: ConfigOption = None) -> None:
-    """Check the expectations that stand beside the rules; exit code 1 if one does not hold."""
-    with _one_line_errors():
-        settings = _settings(config, None, None, None)
-        outcomes = asyncio.run(_expectations(settings))
-    for outcome in outcomes:
-        typer.echo(f"{'ok  ' if outcome.holds else 'FAIL'} {outcome.text}")
-    if not all(outcome.holds for outcome in outcomes):
-        raise typer.Exit(1)
-
-
-@policy_app.command("apply")
-def policy_apply(
-    file: Annotated[Path, typer.Argument(help="YAML file; docs/dns.md describes it.")],
-    config: ConfigOption = None,
-    dry_run: Annotated[bool, typer.Option(help="Show what would change, and change nothing.")] = False,
-    note: Annotated[str, typer.Option(help="Why, for the history.")] = "",
-) -> None:
-    """Put a policy in use as a whole, instead of the configuration's. A broken expectation stops it."""
-    with _one_line_errors():
-        settings = _settings(config, None, None, None)
-        try:
-            text = file.read_text()
-        except OSError as error:
-            raise ConfigError(f"{file}: {error.strerror}") from None
-        trial = asyncio.run(_apply(settings, text, note, dry_run))
-        told = not dry_run and wake(Path(settings.state))
-    for line in trial.changes:
-        typer.echo(line)
-    for outcome in trial.outcomes:
-        typer.echo(f"{'ok  ' if outcome.holds else 'FAIL'} {outcome.text}")
-    if dry_run:
-        if trial.broken:
-            raise typer.Exit(1)
-        return
-    typer.echo("in use" if told else "kept; it is used when the resolver starts", err=True)
-
-
-@policy_app.command("show")
-def policy_show(config: ConfigOption = None) -> None:
-    """Print the policy in use, as its file."""
-    with _one_line_errors():
-        settings = _settings(config, None, None, None)
-        text = asyncio.run(_shown(settings))
-    typer.echo(text.rstrip("\n"))
-
-
-async def _shown(settings: Settings) -> str:
-    held = Lists(settings.lists, settings.policy, tuple(settings.resolver_config().groups), Path(settings.state))
-    policies = policy_book(settings, held)
-    await policies.load()
-    return await policies.text()
-
-
-def _settings(
-    config: Path | None, listen: list[str] | None, upstream: list[str] | None, state: Path | None
-) -> Settings:
-    settings = load(config) if config is not None else Settings()
-    changes: dict[str, object] = {}
-    if listen:
-        changes["listen"] = tuple(listen)
-    if upstream:
-        changes["upstreams"] = tuple(upstream)
-    if state is not None:
-        changes["state"] = str(state)
-    if not changes:
-        return settings
-    changed = type(settings)(**{key: getattr(settings, key) for key in settings.__struct_fields__} | changes)
-    changed.check()
-    return changed
 
 
 async def _serve(settings: Settings, bars: Progress) -> None:
@@ -247,47 +175,17 @@ def _raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-async def _resolver(settings: Settings) -> tuple[Resolver, PolicyBook]:
-    """What a server would have after its start, from the lists as they were last good."""
-    config = settings.resolver_config()
-    held = Lists(settings.lists, settings.policy, tuple(config.groups), Path(settings.state))
-    document = await policy_book(settings, held).load()
-    held.use(document.policy)
-    filter_ = await held.load()
-    policies = policy_book(settings, held, filter_)
-    await policies.load()
-    return Resolver(config, filter=filter_, trust=Trust(settings.upstream_ca)), policies
-
-
-async def _apply(settings: Settings, text: str, note: str, dry_run: bool) -> Trial:
-    resolver, policies = await _resolver(settings)
-    try:
-        if dry_run:
-            return policies.attempt(parse(text, "policy"))
-        return (await policies.apply(text, note))[0]
-    finally:
-        await resolver.close()
-
-
 async def _test(settings: Settings, name: str, as_: str, kind: str, ask: bool) -> dict[str, str]:
     query, client = question(name, kind), ClientBook(settings.clients).named(as_)
-    resolver, _ = await _resolver(settings)
+    resolver, _ = await resolver_of(settings)
     try:
         return await explain(resolver, query, client, settings.resolver_config(), ask=ask)
     finally:
         await resolver.close()
 
 
-async def _expectations(settings: Settings) -> list[Outcome]:
-    resolver, policies = await _resolver(settings)
-    try:
-        return check(policies.document.expectations, resolver.slot.current)
-    finally:
-        await resolver.close()
-
-
 def _logged(config: Path | None, follow: bool) -> Iterator[str]:
-    path = Path(_settings(config, None, None, None).state) / "queries.jsonl"
+    path = Path(settings_of(config).state) / "queries.jsonl"
     if not path.exists():
         raise ConfigError(f"{path}: there is no query log; set log.enabled in the configuration")
     older = path.with_suffix(".jsonl.1")
@@ -317,17 +215,6 @@ def _lines(path: Path, follow: bool) -> Iterator[str]:
 
 def _inode(descriptor: int) -> int:
     return os.fstat(descriptor).st_ino
-
-
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    try:
-        yield
-    except ConfigError as error:
-        typer.echo(f"warren dns: {error}", err=True)
-        raise typer.Exit(2) from None
-    except (BrokenPipeError, KeyboardInterrupt):
-        sys.exit(0)
 
 
 if __name__ == "__main__":

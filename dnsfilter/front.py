@@ -5,11 +5,13 @@ from __future__ import annotations
 import secrets
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Final, Literal
 
 from warren.dnsfilter.clients import ClientBook
 from warren.dnsfilter.core.cookies import CLIENT, SECRET, Jar
 from warren.dnsfilter.core.limit import Limiter
+from warren.dnsfilter.core.packets import Packet
 from warren.dnsfilter.core.verdict import Asked, Client, Kind, Resolved, Verdict
 from warren.dnsfilter.querylog import QueryLog
 from warren.dnsfilter.resolver import Resolver
@@ -78,6 +80,17 @@ class Front:
         self.verdicts[resolved.verdict.kind] += 1
         if self.query_log is not None:
             self.query_log.add(resolved, client, time.time(), seconds)
+
+    def note_again(self, packets: Sequence[Packet], seconds: float) -> None:
+        """Count and log answers over UDP that were at hand and went together within `seconds`."""
+        self.queries["udp"] += len(packets)
+        self.verdicts.update([packet.kind for packet in packets])
+        query_log = self.query_log
+        if query_log is not None:
+            for packet in packets:
+                if not packet.log:
+                    packet.log = query_log.end(packet.resolved, packet.client)
+            query_log.add_together([packet.log for packet in packets], time.time(), seconds)
 
     def _over_limit(self, data: bytes, address: str, transport: Transport, now: float) -> Resolved | Asked | None:
         """Who shows our cookie is at that address and has a bucket of its own, which nobody can empty for it by asking

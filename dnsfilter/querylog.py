@@ -7,6 +7,7 @@ import contextlib
 import ipaddress
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +28,9 @@ SWITCH_S: Final = 0.0005
 """How long the writing thread keeps the interpreter from the event loop; Python's own 5 ms would delay queries."""
 
 _ENCODER: Final = msgspec.json.Encoder()
+_BEGIN: Final = b'{"time":%.3f,"ms":%.3f,'
+_Alone = tuple[Resolved, Client, float, float]
+"""A query: its end, who asked, when (since 1970), and how long it took."""
 
 log = structlog.get_logger()
 
@@ -52,7 +56,10 @@ class QueryLog:
     def __init__(self, settings: LogSettings, directory: Path) -> None:
         self._settings = settings
         self._path = directory / "queries.jsonl"
-        self._pending: list[tuple[Resolved, Client, float, float]] = []
+        self._pending: list[_Alone | bytes] = []
+        """Queries, and whole lines of many."""
+        self._waiting = 0
+        """Lines of all that."""
         self._enough = asyncio.Event()
         self._writing = asyncio.Lock()
         self.dropped = 0
@@ -60,12 +67,28 @@ class QueryLog:
 
     def add(self, resolved: Resolved, client: Client, wall: float, seconds: float) -> None:
         """Note one query: cheap, the work is done when the batch is written."""
-        if len(self._pending) < PENDING_MAX:
+        if self._takes(1):
             self._pending.append((resolved, client, wall, seconds))
-            if len(self._pending) == FLUSH_AT:
-                self._enough.set()
-        else:
-            self.dropped += 1
+
+    def add_together(self, ends: Sequence[bytes], wall: float, seconds: float) -> None:
+        """Note queries that were answered together. `ends`: of `end`, made once for each answer that is given again."""
+        if self._takes(len(ends)):
+            begin = _BEGIN % (wall, seconds * 1000)
+            self._pending.append(begin + begin.join(ends))
+
+    def end(self, resolved: Resolved, client: Client) -> bytes:
+        """What a line has behind its times."""
+        return _ENCODER.encode(self._tail(resolved, client))[1:] + b"\n"
+
+    def _takes(self, count: int) -> bool:
+        """Whether so many lines more may wait."""
+        if self._waiting + count > PENDING_MAX:
+            self.dropped += count
+            return False
+        self._waiting += count
+        if self._waiting >= FLUSH_AT:
+            self._enough.set()
+        return True
 
     async def run(self) -> None:
         """Write until cancelled, and once more then."""
@@ -83,16 +106,16 @@ class QueryLog:
     async def _flush(self) -> None:
         """Write what waits, after the batch that is being written: one that is cancelled would be lost."""
         async with self._writing:
-            batch, self._pending = self._pending, []
+            batch, count, self._pending, self._waiting = self._pending, self._waiting, [], 0
             if not batch:
                 return
             try:
                 await asyncio.to_thread(self._write, batch)
             except OSError as error:
-                self.dropped += len(batch)
+                self.dropped += count
                 log.warning("query log not written", error=error.strerror, dropped=self.dropped)
 
-    def _write(self, batch: list[tuple[Resolved, Client, float, float]]) -> None:
+    def _write(self, batch: Sequence[_Alone | bytes]) -> None:
         data = self._encode(batch)
         descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         with os.fdopen(descriptor, "ab") as file:
@@ -101,16 +124,20 @@ class QueryLog:
         if size >= self._settings.max_bytes // 2:
             self._path.replace(self._path.with_suffix(".jsonl.1"))
 
-    def _encode(self, batch: list[tuple[Resolved, Client, float, float]]) -> bytes:
+    def _encode(self, batch: Sequence[_Alone | bytes]) -> bytes:
         """What is the same for many lines is made once: this thread and the event loop share one interpreter."""
-        tails: dict[tuple[object, ...], bytes] = {}
+        ends: dict[tuple[object, ...], bytes] = {}
         lines = []
-        for resolved, client, wall, seconds in batch:
+        for one in batch:
+            if isinstance(one, bytes):
+                lines.append(one)
+                continue
+            resolved, client, wall, seconds = one
             question, verdict = resolved.question, resolved.verdict
             key = (verdict, client) if question is None else (verdict, client, question.name, question.type)
-            if (tail := tails.get(key)) is None:
-                tail = tails[key] = _ENCODER.encode(self._tail(resolved, client))[1:]
-            lines.append(b'{"time":%.3f,"ms":%.3f,%b\n' % (wall, seconds * 1000, tail))
+            if (end := ends.get(key)) is None:
+                end = ends[key] = self.end(resolved, client)
+            lines.append(_BEGIN % (wall, seconds * 1000) + end)
         return b"".join(lines)
 
     def _tail(self, resolved: Resolved, client: Client) -> Line:

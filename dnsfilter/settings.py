@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import ipaddress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,9 @@ from warren.fabric.core.errors import ConfigError
 from warren.fabric.core.selectors import Networks
 from warren.fabric.daemon.settings import ODD_SCALARS, Endpoint
 
+RESOLV_CONF = Path("/etc/resolv.conf")
+SERVERS = 3
+"""What the C library reads of it (MAXNS in resolv.h)."""
 SETTINGS_MAX_BYTES = 4 << 20
 """Of the file: ten thousand rules and then some."""
 
@@ -163,3 +167,24 @@ def parse(text: bytes, where: str) -> Settings:
     except (msgspec.ValidationError, ConfigError, *ODD_SCALARS) as error:
         raise ConfigError(f"{where}: {error}") from None
     return settings
+
+
+def nameservers(path: Path) -> tuple[str, ...]:
+    """The addresses in a resolv.conf. Those with a zone (fe80::1%eth0) are left out. Total."""
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except OSError:
+        return ()
+    found = []
+    for line in lines:
+        words = line.split()
+        if len(words) >= 2 and words[0] == "nameserver" and _is_address(words[1]):
+            found.append(words[1])
+    return tuple(found[:SERVERS])
+
+
+def _is_address(text: str) -> bool:
+    try:
+        return "%" not in text and bool(ipaddress.ip_address(text))
+    except ValueError:
+        return False

@@ -1,8 +1,9 @@
 """Queries over UDP.
 
-1. `_readable`: up to BATCH datagrams are taken from the socket before anything else has its turn.
-2. `_datagram`: the limit of its address; the whole answer that the same bytes had before goes out again (`_again`).
-3. Else `Front.take` decides; what upstreams have to be asked goes on in a task of its own.
+1. `_readable`: up to BATCH datagrams are taken from the socket before anything else has its turn; all have come when
+   the first is read, as far as limits and the log are concerned.
+2. Where the same bytes had a whole answer before it goes out again; such answers are counted and logged together.
+3. `_datagram`: else `Front.take` decides; what upstreams have to be asked goes on in a task of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from warren.dnsfilter.core.packets import Shelf
+from warren.dnsfilter.core.packets import Packet, Shelf
 from warren.dnsfilter.core.verdict import Asked, Client, Resolved
 from warren.dnsfilter.front import Front
 from warren.fabric.core import dnswire as wire
@@ -24,6 +25,7 @@ BATCH: Final = 64
 PEERS_MAX: Final = 10_000
 """Addresses of which client and answers are at hand: 200 bytes each."""
 _RECEIVE_BUFFER: Final = 4 << 20
+_ROOM: Final = wire.QUERY_MAX + 1
 
 
 class _Peer(msgspec.Struct):
@@ -66,35 +68,29 @@ class UdpListener:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _readable(self) -> None:
-        receive, again, now = self._socket.recvfrom, self._again, time.monotonic
+        receive, send, now = self._socket.recvfrom, self._socket.sendto, time.monotonic
+        again, allows = self._front.resolver.again, self._front.limiter.allows
+        answered: list[Packet] = []
+        started = now()
         for _ in range(BATCH):
             try:
-                data, source = receive(wire.QUERY_MAX + 1)
+                data, source = receive(_ROOM)
             except BlockingIOError:
-                return
+                break
             except OSError:  # an ICMP error about an earlier answer
                 continue
-            started = now()
             peer = self._peers.get(source[0])
-            if peer is None or not again(peer, data, source, started):
+            packet = None if peer is None else again(peer.shelf, data, peer.client, started)
+            if packet is None or not packet.plain:
                 self._datagram(data, source, started)
-
-    def _again(self, peer: _Peer, data: bytes, source: tuple[str, int], started: float) -> bool:
-        """Answer as the same bytes were answered before; False: there is no such answer."""
-        front = self._front
-        packet = front.resolver.again(peer.shelf, data, peer.client, started)
-        if packet is None or not packet.plain:
-            return False
-        if not front.limiter.allows(source[0], started):
-            return True  # and there was no cookie in it
-        message = packet.answer(data[:2], started)
-        try:
-            self._socket.sendto(message, source)
-        except OSError:
-            self.unsent += 1
-        front.queries["udp"] += 1
-        front.note(packet.resolved, peer.client, time.monotonic() - started)
-        return True
+            elif allows(source[0], started):  # who is over the limit gets nothing: there was no cookie in it
+                answered.append(packet)
+                try:
+                    send(packet.answer(data[:2], started), source)
+                except OSError:
+                    self.unsent += 1
+        if answered:
+            self._front.note_again(answered, now() - started)
 
     def _datagram(self, data: bytes, source: tuple[str, int], started: float) -> None:
         front, address = self._front, source[0]
@@ -104,7 +100,9 @@ class UdpListener:
         client = front.clients.of(address)
         if isinstance(decided, Resolved):
             self._answer(source, decided, client, started)
-            self._remember(address, client)
+            peer = self._peers.get(address)
+            if peer is None or not peer.shelf:  # all that stood there may have gone, and the shelf with it
+                self._remember(address, client)
         else:
             self._spawn(self._forward(source, decided, started))
 

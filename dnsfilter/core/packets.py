@@ -29,12 +29,15 @@ Shelf = dict[bytes, "Packet"]
 
 
 class Packet(msgspec.Struct, gc=False):
-    """An answer without its id. `until` is monotonic."""
+    """An answer without its id. Times are monotonic."""
 
     name: bytes
     """Wire name that was asked for."""
     rest: bytes
+    client: Client
     resolved: Resolved
+    kind: Kind
+    """Of the verdict of `resolved`."""
     until: float
     filter: object
     entry: Entry | None
@@ -42,8 +45,10 @@ class Packet(msgspec.Struct, gc=False):
     ttls: tuple[int, ...]
     plain: bool
     """It needs no cookie and no padding before it goes."""
-    age: int = 0
-    """Seconds that `rest` has counted off its TTLs."""
+    counted: float = 0.0
+    """The TTLs in `rest` hold until then; only with `entry`."""
+    log: bytes = b""
+    """The end of its line in the query log, once there was one."""
 
     def answer(self, ident: bytes, now: float) -> bytes:
         """The same answer for another id, now."""
@@ -51,13 +56,12 @@ class Packet(msgspec.Struct, gc=False):
         if entry is not None:
             entry.hits += 1
             entry.recent = True
-            age = int(now - entry.stored)
-            if age != self.age:
-                self._count_down(entry, age)
+            if now >= self.counted:
+                self._count_down(entry, int(now - entry.stored))
         return ident + self.rest
 
     def _count_down(self, entry: Entry, age: int) -> None:
-        out, body, self.age = bytearray(b"\x00\x00" + self.rest), entry.body, age
+        out, body, self.counted = bytearray(b"\x00\x00" + self.rest), entry.body, entry.stored + age + 1
         for at in self.ttls:
             left = min(_TTL.unpack_from(body, at)[0], TTL_MAX) - age
             _TTL.pack_into(out, at, left if left > 0 else 0)
@@ -96,11 +100,11 @@ class Packets:
         if kind not in _KEPT or not message or len(message) > ANSWER_MAX or len(rest) > QUERY_MAX:
             return
         entry = asked.entry if kind is Kind.CACHED and isinstance(asked.entry, Entry) else None
-        until, age = asked.now + 60.0 - asked.wall % 60.0, 0
+        until, counted = asked.now + 60.0 - asked.wall % 60.0, 0.0
         ttls: tuple[int, ...] = ()
         if entry is not None:
             until = min(until, entry.ends - (entry.ends - entry.stored) * PREFETCH_SHARE)
-            age = int(asked.now - entry.stored)
+            counted = entry.stored + int(asked.now - entry.stored) + 1
             if len(message) >= len(entry.body):  # not when it was truncated
                 ttls = entry.ttls
         if rest not in shelf:
@@ -109,4 +113,6 @@ class Packets:
                 return
             self._count += 1
         plain = not (question.cookie or question.padded)
-        shelf[rest] = Packet(question.name, message[2:], resolved, until, filter_, entry, ttls, plain, age)
+        shelf[rest] = Packet(
+            question.name, message[2:], asked.client, resolved, kind, until, filter_, entry, ttls, plain, counted
+        )

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from warren.dnsfilter import cli as alone
+from warren.dnsfilter import policycli
 from warren.edge.client import Client, EdgeError
 from warren.edge.commands import options, screen
 from warren.fabric.core.errors import ConfigError
@@ -20,7 +21,7 @@ app = typer.Typer(
 )
 policy = typer.Typer(no_args_is_help=True, help="Who may have which names: one file, applied as a whole.")
 app.add_typer(policy, name="policy")
-app.command("run", epilog="Example:  `warren dns run --listen 127.0.0.1:5353 --upstream 192.0.2.53 --state ./dns`")(
+app.command("run", epilog="Example:  `warren dns run --listen 192.168.1.2:53 --block https://lists.example/ads.txt`")(
     alone.run
 )
 
@@ -127,7 +128,7 @@ def apply(
     """Put a policy in use as a whole. An expectation in it that does not hold stops it, and nothing is changed."""
     text = _read(file)
     if config is not None:
-        alone.policy_apply(file, config, dry_run=dry_run, note=note)
+        policycli.policy_apply(file, config, dry_run=dry_run, note=note)
         return
     said = Client(socket).put("/v1/dns/policy", {"text": text, "note": note, "dry_run": dry_run})
     _show(said, json, dry_run=dry_run)
@@ -142,7 +143,7 @@ def policy_test(
 ) -> None:
     """Try the expectations that stand beside the rules; exit code 1 if one does not hold."""
     if config is not None:
-        alone.policy_test(config)
+        policycli.policy_test(file, config)
         return
     client = Client(socket)
     if file is None:
@@ -165,7 +166,7 @@ def show(
 ) -> None:
     """Print the policy in use, as its file."""
     if config is not None:
-        alone.policy_show(config)
+        policycli.policy_show(number, config)
         return
     said = Client(socket).get("/v1/dns/policy" + (f"?number={number}" if number is not None else ""))
     if json:
@@ -177,8 +178,11 @@ def show(
 
 
 @policy.command("history", epilog="Example:  `warren dns policy history`")
-def history(socket: options.Socket = options.SOCKET, json: options.Json = False) -> None:
+def history(config: Alone = None, socket: options.Socket = options.SOCKET, json: options.Json = False) -> None:
     """Show the policies that were applied, newest first."""
+    if config is not None:
+        policycli.policy_history(config, as_json=json)
+        return
     found = Client(socket).get("/v1/dns/policy/history")
     if json:
         screen.show_json(found)
@@ -195,10 +199,14 @@ def rollback(
     number: Annotated[
         int | None, typer.Argument(help="Of the policy that comes back; the one before by default.")
     ] = None,
+    config: Alone = None,
     socket: options.Socket = options.SOCKET,
     json: options.Json = False,
 ) -> None:
     """Put an older policy in use again."""
+    if config is not None:
+        policycli.policy_rollback(number, config)
+        return
     _show(Client(socket).post("/v1/dns/policy/rollback", {"number": number}), json, dry_run=False)
 
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from warren.dnsfilter.core.config import CacheConfig, Dnssec, Zone
-from warren.dnsfilter.settings import GroupSettings, LimitSettings, ListSettings, LogSettings, Settings
+from warren.dnsfilter.settings import (
+    RESOLV_CONF,
+    GroupSettings,
+    LimitSettings,
+    ListSettings,
+    LogSettings,
+    Settings,
+    nameservers,
+)
 from warren.edge.store.errors import InvalidError
 from warren.edge.store.values import hostname
 from warren.fabric.core.errors import ConfigError
 
-RESOLV_CONF = Path("/etc/resolv.conf")
-SERVERS = 3
-"""What the C library reads of it (MAXNS in resolv.h)."""
 SEARCH_MAX = 6
 """Search domains: what every C library takes (resolv.conf(5))."""
 
@@ -74,24 +78,3 @@ class DnsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         if self.upstreams or "default" in self.groups:
             return self
         return msgspec.structs.replace(self, upstreams=nameservers(path))
-
-
-def nameservers(path: Path) -> tuple[str, ...]:
-    """The addresses in a resolv.conf. Those with a zone (fe80::1%eth0) are left out. Total."""
-    try:
-        lines = path.read_text(errors="replace").splitlines()
-    except OSError:
-        return ()
-    found = []
-    for line in lines:
-        words = line.split()
-        if len(words) >= 2 and words[0] == "nameserver" and _is_address(words[1]):
-            found.append(words[1])
-    return tuple(found[:SERVERS])
-
-
-def _is_address(text: str) -> bool:
-    try:
-        return "%" not in text and bool(ipaddress.ip_address(text))
-    except ValueError:
-        return False

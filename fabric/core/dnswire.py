@@ -68,11 +68,15 @@ AD: Final = 0x0020
 CD: Final = 0x0010
 _OPCODE: Final = 0x7800
 _DO: Final = 0x8000
+_VERSION: Final = 0xFF0000
+_BARE_OPT: Final = b"\x00\x00\x29"
+"""The root as owner, and the type."""
 
 _COUNTS = struct.Struct("!HHHHHH")
 _RECORD = struct.Struct("!HHIH")
 _TWO = struct.Struct("!HH")
-_POINTER_TO_QUESTION: Final = b"\xc0\x0c"
+QUESTION_NAME: Final = b"\xc0\x0c"
+"""A pointer to it, which may stand for a wire name in records of ours that are compressed (RFC 1035, section 4.1.4)."""
 OPTION_COOKIE: Final = 10
 _OPTION_PADDING: Final = 12
 _OPTION_EDE: Final = 15
@@ -178,9 +182,14 @@ def read_question(message: bytes) -> Question | Unreadable:
         return Unreadable(_bare(ident, flags, FORMERR), "cut off in the question")
     raw = message[HEADER:at]
     kind, cls = _TWO.unpack_from(message, at)
-    if not additional and at + 4 == size:
-        return Question(ident, flags, raw.lower(), raw, kind, cls, at + 4)
-    return _with_additional(message, Question(ident, flags, raw.lower(), raw, kind, cls, at + 4), additional)
+    at += 4
+    if additional == 1 and at + 11 == size and message[at : at + 3] == _BARE_OPT:  # what most ask, at half the price
+        _, payload, ttl, length = _RECORD.unpack_from(message, at + 1)
+        if not length and not ttl & _VERSION:
+            udp_size = UDP_MAX if payload >= UDP_MAX else max(UDP_MIN, payload)
+            return Question(ident, flags, raw.lower(), raw, kind, cls, at, True, udp_size, bool(ttl & _DO))
+    question = Question(ident, flags, raw.lower(), raw, kind, cls, at)
+    return question if not additional and at == size else _with_additional(message, question, additional)
 
 
 def _with_additional(message: bytes, question: Question, count: int) -> Question | Unreadable:
@@ -321,6 +330,26 @@ def limit_for(question: Question, transport: str) -> int:
     return question.udp_size - _COOKIE_ROOM if question.cookie else question.udp_size
 
 
+class Ending(msgspec.Struct, frozen=True, gc=False):
+    """What an answer has besides its question, when nothing of it depends on the name."""
+
+    flags: int
+    counts: bytes
+    rest: bytes
+
+
+def ending_of(message: bytes, question: Question) -> Ending:
+    """Of an answer of ours to that question; records in it that speak of the name do so by `QUESTION_NAME`."""
+    flags = _TWO.unpack_from(message)[1] & ~(RD | CD)
+    return Ending(flags, message[4:HEADER], message[HEADER + len(question.raw) + 4 :])
+
+
+def answer_with(question: Question, ending: Ending) -> bytes:
+    """The same answer to another question with the same EDNS."""
+    head = _TWO.pack(question.id, ending.flags | question.flags & (RD | CD)) + ending.counts
+    return b"%b%b%b%b" % (head, question.raw, _TWO.pack(question.type, question.cls), ending.rest)
+
+
 def answer_addresses(question: Question, addresses: Iterable[bytes], ttl: int, *, limit: int = TCP_MAX) -> bytes:
     """Addresses (4 or 16 bytes each) of the family that was asked for; NODATA where there is none of it."""
     size = {A: 4, AAAA: 16}.get(question.type, 0)
@@ -354,7 +383,7 @@ def _bare(ident: int, flags: int, rcode: int) -> bytes:
 def _pack(records: Iterable[Record]) -> tuple[bytes, int]:
     parts = []
     for record in records:
-        parts.append(record.owner or _POINTER_TO_QUESTION)
+        parts.append(record.owner or QUESTION_NAME)
         parts.append(_RECORD.pack(record.type, IN, record.ttl, len(record.rdata)))
         parts.append(record.rdata)
     return b"".join(parts), len(parts) // 3

@@ -21,7 +21,7 @@ _DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _MINUTES: Final = 24 * 60
 
 
-class Subject(msgspec.Struct, frozen=True):
+class Subject(msgspec.Struct, frozen=True, cache_hash=True):
     """Who does something. Empty: not known."""
 
     device: str = ""

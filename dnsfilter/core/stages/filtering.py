@@ -21,6 +21,8 @@ class Filter:
     def __init__(self, rules: RuleSet, policy: CompiledPolicy) -> None:
         self.rules = rules
         self.policy = policy
+        self.blocks: dict[tuple[object, ...], tuple[wire.Ending, Verdict]] = {}
+        """Answers for blocked names, by what they depend on: some for each pair of rule and list."""
 
     def depends_on_client(self, said: Said) -> bool:
         """Whether the same answer may be fine for one client and blocked for another."""
@@ -90,11 +92,28 @@ class Filtering:
         assert rule is not None  # our own callers
         if decision is not None and decision.outcome is Outcome.REWRITTEN and because in ("", _ADDRESS):
             return self._dictated(asked, decision, rule.name)
-        name = "" if decision is None else self._slot.current.policy.list_name(decision.list)
+        index = -1 if decision is None else decision.list
         answer = rule.answer or self._slot.current.policy.policy.answer
-        words = f"rule {rule.name}" + (f", list {name}" if name else "") + (f", {because}" if because else "")
-        message = blocked(asked, answer, words)
-        return Resolved(message, Verdict(Kind.BLOCKED, self.name, rule.name, name), asked.question)
+        if because:
+            return self._blocked(asked, rule.name, index, answer, f", {because}")
+        question, blocks = asked.question, self._slot.current.blocks
+        family = question.type if answer == "zero" and question.type in (wire.A, wire.AAAA) else 0
+        key = (rule.name, index, answer, family, question.edns, question.dnssec_ok)
+        known = blocks.get(key)
+        if known is None:
+            resolved = self._blocked(asked, rule.name, index, answer, "")
+            if not resolved.message[2] & 2:  # nor is it cut
+                blocks[key] = wire.ending_of(resolved.message, question), resolved.verdict
+            return resolved
+        ending, verdict = known
+        if len(question.raw) + len(ending.rest) + wire.HEADER + 4 > asked.limit:
+            return self._blocked(asked, rule.name, index, answer, "")
+        return Resolved(wire.answer_with(question, ending), verdict, question)
+
+    def _blocked(self, asked: Asked, rule: str, index: int, answer: Answer, because: str) -> Resolved:
+        name = self._slot.current.policy.list_name(index)
+        words = f"rule {rule}" + (f", list {name}" if name else "") + because
+        return Resolved(blocked(asked, answer, words), Verdict(Kind.BLOCKED, self.name, rule, name), asked.question)
 
     def _dictated(self, asked: Asked, decision: Decision, rule: str) -> Resolved | None:
         """What entries dictate: a code wins, then a CNAME, then all records of the type (AdGuard's order)."""
@@ -138,5 +157,5 @@ def blocked(asked: Asked, answer: Answer, words: str) -> bytes:
 
 def _negative(asked: Asked, rcode: int, extended: wire.Extended) -> bytes:
     """With an SOA of the name itself, so that it is remembered for a minute and not asked for again at once."""
-    authority = [wire.soa(asked.question.name, BLOCK_TTL)] if rcode in (wire.NOERROR, wire.NXDOMAIN) else []
+    authority = [wire.soa(wire.QUESTION_NAME, BLOCK_TTL)] if rcode in (wire.NOERROR, wire.NXDOMAIN) else []
     return wire.answer(asked.question, rcode, authority=authority, extended=extended, limit=asked.limit)

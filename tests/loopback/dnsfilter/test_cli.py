@@ -112,7 +112,6 @@ def test_the_log(config: Path, tmp_path: Path) -> None:
         (("run", "-c", "/nosuch.yaml"), "No such file"),
         (("run", "--upstream", "nowhere", "--state", "/tmp"), "is no upstream"),
         (("run", "--upstream", "192.0.2.1", "--state", "/proc/nosuch"), "name a directory that can be written to"),
-        (("run", "--state", "{tmp}"), "no upstreams"),
         (("run", "--upstream", "192.0.2.1", "--listen", "here", "--state", "{tmp}"), "give address and port"),
         (("test", "a..b", "--as", "127.0.0.1", "-c", "{config}"), "not a domain name"),
         (("test", "a.b", "--type", "BOGUS", "-c", "{config}"), "no query type"),
@@ -122,6 +121,11 @@ def test_the_log(config: Path, tmp_path: Path) -> None:
 def test_wrong_input_is_one_line(words: tuple[str, ...], said: str, config: Path, tmp_path: Path) -> None:
     output = invoked(*(word.format(config=config, tmp=tmp_path) for word in words), code=2)
     assert said in output and output.strip().count("\n") == 0
+
+
+def test_nobody_to_ask_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("warren.dnsfilter.cli.for_this_host", lambda settings: settings)
+    assert "name one, as in --upstream 192.0.2.53" in invoked("run", "--state", str(tmp_path), code=2)
 
 
 def test_help_teaches() -> None:
@@ -155,6 +159,8 @@ def test_a_policy_is_applied_to_a_resolver_that_runs(config: Path, tmp_path: Pat
 rules: [{name: only, action: block, names: ["*.bad.example"]}]
 expectations: [{name: x.bad.example, expect: block, rule: only}]
 """)
+    other = tmp_path / "other.yaml"
+    other.write_text('rules: [{name: other, action: block, names: ["*.worse.example"]}]')
     port = free_port()
     config.write_text(config.read_text().replace('["127.0.0.1:0"]', f'["127.0.0.1:{port}"]'))
     words = [sys.executable, "-m", "warren.dnsfilter.cli"]
@@ -172,6 +178,19 @@ expectations: [{name: x.bad.example, expect: block, rule: only}]
             assert "expected block, is allow" in invoked("policy", "apply", str(broken), "-c", str(config), code=2)
             assert invoked("policy", "show", "-c", str(config)) == policy.read_text().rstrip("\n") + "\n"
             assert "ok   x.bad.example" in invoked("policy", "test", "-c", str(config))
+            invoked("policy", "apply", str(other), "-c", str(config), "--note", "school has begun")
+            assert "school has begun" in invoked("policy", "history", "-c", str(config))
+            assert "+ rule only" in invoked("policy", "rollback", "-c", str(config))
+            assert invoked("policy", "show", "-c", str(config)) == policy.read_text().rstrip("\n") + "\n"
+            assert invoked("policy", "show", "--number", "2", "-c", str(config)).strip() == other.read_text()
+            history = [
+                json.loads(line) for line in invoked("policy", "history", "--json", "-c", str(config)).splitlines()
+            ]
+            assert [(entry["number"], entry["note"]) for entry in history] == [
+                *((3, "back to 1"), (2, "school has begun"), (1, ""))
+            ]
+            assert "there is no policy 9" in invoked("policy", "rollback", "9", "-c", str(config), code=2)
+            assert "FAIL x.bad.example" in invoked("policy", "test", str(broken), "-c", str(config), code=1)
             again = subprocess.run([*words, "run", "-c", str(config)], capture_output=True, text=True, check=False)
             assert "another resolver runs" in again.stderr
         finally:

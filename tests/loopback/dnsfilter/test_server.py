@@ -6,6 +6,8 @@ import asyncio
 import json
 import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,6 +22,20 @@ from warren.dnsfilter.settings import parse
 from warren.fabric.core import dnswire as wire
 from warren.fabric.core.errors import ConfigError
 
+FLOOD = """
+import os, socket, sys, time
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sock.bind(("127.0.0.2", 0))
+sock.connect(("127.0.0.1", int(sys.argv[1])))
+begin, sent = time.monotonic(), 0
+while sent < 10000:
+    for _ in range(100):
+        name = b"\\x06silent" + b"\\x0c" + os.urandom(6).hex().encode() + b"\\x07example\\x00"
+        sock.send(os.urandom(2) + b"\\x01\\0\\0\\x01\\0\\0\\0\\0\\0\\0" + name + b"\\0\\x01\\0\\x01")
+    sent += 100
+    time.sleep(max(0, begin + sent / 10000 - time.monotonic()))
+print(sent)
+"""
 LIST = "||ads.example^\n0.0.0.0 tracker.example\n"
 
 
@@ -69,6 +85,11 @@ def run(tmp: Path, case: Callable[[Running], Awaitable[None]], extra: str = "") 
             await case(under_test)
 
     asyncio.run(whole())
+
+
+def flooding(port: int) -> subprocess.Popen[bytes]:
+    """Ten thousand different names within a second."""
+    return subprocess.Popen([sys.executable, "-I", "-S", "-c", FLOOD, str(port)], stdout=subprocess.PIPE)
 
 
 async def command(*words: str) -> str:
@@ -217,6 +238,28 @@ def test_the_query_log(tmp_path: Path) -> None:
     run(tmp_path, case, "log: {enabled: true, anonymise: true}")
     said = json.loads((tmp_path / "state" / "queries.jsonl").read_text().splitlines()[1])
     assert said["address"] == "127.0.0.0" and "device" not in said and "user" not in said
+
+
+def test_cached_names_are_answered_under_ten_thousand_random_ones_a_second(tmp_path: Path) -> None:
+    """From another address than who asks for the cached one, at an upstream that is silent about them."""
+
+    async def case(under_test: Running) -> None:
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, flooding(under_test.ports[0]) as flood:
+            udp.setblocking(False)
+            udp.connect(("127.0.0.1", under_test.ports[0]))
+            answered = 0
+            while flood.poll() is None or not answered:
+                udp.send(wire.build_query(answered & 0xFFFF, wire.name_wire("www.cached.example"), wire.A))
+                async with asyncio.timeout(10):
+                    while (reply := await loop.sock_recv(udp, 4096))[:2] != (answered & 0xFFFF).to_bytes(2, "big"):
+                        pass
+                assert reply[3] & 15 == wire.NOERROR and reply[7] == 1
+                answered += 1
+                await asyncio.sleep(0.002)
+            assert flood.communicate()[0].split()[0] == b"10000" and answered > 3
+
+    run(tmp_path, case, "limit: {per_second: 100000, burst: 100000}")
 
 
 def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:

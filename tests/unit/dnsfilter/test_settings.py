@@ -9,7 +9,8 @@ import pytest
 from warren.dnsfilter.clients import ClientBook
 from warren.dnsfilter.core.config import Upstream, parse_upstream
 from warren.dnsfilter.core.policy import CompiledPolicy, ListInfo
-from warren.dnsfilter.settings import load, parse
+from warren.dnsfilter.offline import for_this_host, settings_of
+from warren.dnsfilter.settings import Settings, load, parse
 from warren.fabric.core.errors import ConfigError
 
 FULL = b"""
@@ -100,3 +101,23 @@ def test_a_client_that_nobody_knows() -> None:
 def test_no_upstreams(text: str) -> None:
     with pytest.raises(ConfigError):
         parse_upstream(text)
+
+
+def test_what_this_host_has_where_nothing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    conf = tmp_path / "resolv.conf"
+    conf.write_text("nameserver 127.0.0.1\nnameserver 192.0.2.53\nnameserver fe80::1%eth0\n")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    for uid, listen, state, upstreams in (
+        (0, "127.0.0.1:53", "/var/lib/warren/dns", ("192.0.2.53",)),  # never itself
+        (1000, "127.0.0.1:5353", f"{tmp_path}/warren/dns", ("127.0.0.1", "192.0.2.53")),
+    ):
+        monkeypatch.setattr("os.geteuid", lambda uid=uid: uid)
+        chosen = for_this_host(Settings(), conf)
+        assert (chosen.listen, chosen.state, chosen.upstreams) == ((listen,), state, upstreams)
+    everywhere = settings_of(None, ["0.0.0.0:53"], None, tmp_path, ["https://lists.example/ads.txt", "/etc/ads"])
+    chosen = for_this_host(everywhere, conf)
+    assert (chosen.listen, chosen.state) == (("0.0.0.0:53",), str(tmp_path))
+    assert chosen.upstreams == ("192.0.2.53",)
+    assert [entry.name for entry in chosen.lists] == ["https-lists-example-ads-txt", "etc-ads"]
+    assert for_this_host(settings_of(None, None, ["192.0.2.1"]), conf).upstreams == ("192.0.2.1",)
+    assert for_this_host(Settings(), tmp_path / "nothing").upstreams == ()
