@@ -1,17 +1,15 @@
-"""The whole benchmark: paths, bad link, profiles, engines, and names where they are measured.
+"""The whole benchmark: paths, bad link, profiles, engines, and the resolver on a page of its own.
 
     python -m tests.bench.all [--quick] [--write] [--only NAME,…] [--rounds N]          (as root; `make bench`)
 
 --only: parts (paths, bad-link, controllers, profiles, engines, dns) and peers by the start of their names (warren,
-wireguard-go, "bare path"), which leaves out the others. --write: docs/benchmarks.md and .json; otherwise the page is
-printed only.
+wireguard-go, "bare path"), which leaves out the others. --write: docs/benchmarks.md and .json,
+docs/benchmarks-dns.md and .json; otherwise the pages are printed only.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
 import os
 import sys
 from dataclasses import asdict, replace
@@ -19,13 +17,13 @@ from functools import partial
 from typing import Any
 
 from tests.bench import badlink, controllers, engines, path, profile, report
+from tests.bench.dns import measuring as dns
+from tests.bench.dns import page
 from tests.bench.machine import machine
 from tests.bench.peers import PEERS, Peer, WarrenNative
 from tests.bench.settings import QUICK, Settings, tell
 
 PARTS = ("paths", "bad-link", "controllers", "profiles", "engines", "dns")
-DNS = "tests.bench.dns"
-"""A module that may be there: `measure() -> str`, Markdown of figures of the resolver."""
 
 
 def main(arguments: list[str]) -> int:
@@ -40,17 +38,23 @@ def main(arguments: list[str]) -> int:
     if not parts or not peers:
         print(f"--only knows {', '.join(PARTS)} and {', '.join(peer.name for peer in PEERS)}", file=sys.stderr)
         return 2
-    said = measure(settings, parts, peers)
-    print(report.page(said))
-    if given.write:
-        report.write(said)
+    if parts != ("dns",):
+        said = measure(settings, parts, peers)
+        print(report.page(said))
+        if given.write:
+            report.write(said)
+    if "dns" in parts:
+        names = dns.measure(quick=given.quick)
+        print(page.page(names))
+        if given.write:
+            page.write(names)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.all", description="The whole benchmark.")
     parser.add_argument("--quick", action="store_true", help="a second each, once: does every row work?")
-    parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md and docs/benchmarks.json")
+    parser.add_argument("--write", action="store_true", help="write the pages below docs/, and their JSON")
     parser.add_argument("--only", default="", help="parts and peers, with commas between them")
     parser.add_argument("--rounds", type=int, help="figures are the medians of so many")
     return parser
@@ -85,9 +89,6 @@ def measure(settings: Settings, parts: tuple[str, ...], peers: tuple[type[Peer],
     if "engines" in parts:
         tell("engines alone")
         said["engines"] = [*(engines.measure(name) for name in engines.NAMES), engines.bare_library()]
-    if "dns" in parts and importlib.util.find_spec(DNS) is not None:
-        tell("names")
-        said["more"] = {"Names": importlib.import_module(DNS).measure()}
     return said
 
 

@@ -18,7 +18,8 @@ WHERE = ("laptop", "hub", "site")
 INTRODUCTION = """# Benchmarks
 
 `make bench` makes this page, and `benchmarks.json` beside it, in one run; no figure is typed by hand. Machines differ
-by a factor of two and more: only ratios within one run mean anything.
+by a factor of two and more: only ratios within one run mean anything. [The resolver](benchmarks-dns.md) has a page of
+its own.
 """
 PATH = """The lab's laptop, edge host and site are network namespaces on one machine, with iperf3 and all programs on
 its cores; MTU 1500, TCP CUBIC in every sender that meets a link (inside the agent's private namespace: the kernel's
@@ -42,7 +43,6 @@ def page(said: dict[str, Any]) -> str:
         parts += ["## Where the processor time goes\n", *_profiles(said["profiles"])]
     if said.get("engines"):
         parts += ["## Engines alone\n", *_engines(said["engines"])]
-    parts += [f"## {title}\n\n{text}\n" for title, text in said.get("more", {}).items()]
     return "\n".join(parts).rstrip() + "\n"
 
 

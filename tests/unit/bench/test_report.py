@@ -77,7 +77,6 @@ def test_the_page_holds_every_part() -> None:
         controllers=[{**case, "links": {"1 % lost": {"rate": 91.23, "dropped": 0.012}}}],
         profiles=[{"name": "Warren native", "missing": None, "up": {"laptop": daemon}, "down": {"laptop": daemon}}],
         engines=[engine, {"name": "native", "missing": "not installed"}],
-        more={"Names": "some"},
     )
     page = report.page(said)
     headings = [
@@ -87,7 +86,6 @@ def test_the_page_holds_every_part() -> None:
         "Controllers on one link",
         "Where the processor time goes",
         "Engines",
-        "Names",
     ]
     assert all(f"## {heading}" in page for heading in headings)
     assert "| – | 91.2 (1.2%) | – |" in page
