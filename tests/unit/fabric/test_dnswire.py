@@ -241,3 +241,31 @@ def test_without_opt_there_is_no_room_for_padding() -> None:
     assert wire.padded(message, 128) == message
     full = wire.answer(asked(), records=[wire.Record(wire.TXT, bytes(65_400), 30)])
     assert len(full) > 65_400 and len(wire.padded(full, 468)) <= wire.TCP_MAX
+
+
+@pytest.mark.parametrize("payload", [0, 511, 512, 1000, 1232, 65535])
+@pytest.mark.parametrize("dnssec_ok", [False, True])
+def test_a_bare_opt_is_read_as_any_other(payload: int, dnssec_ok: bool) -> None:
+    message = bytearray(wire.build_query(7, wire.name_wire("a.example"), wire.A, dnssec_ok=dnssec_ok))
+    message[-8:-6] = payload.to_bytes(2, "big")
+    with_option = bytes(message[:-2]) + b"\x00\x04\xff\xff\x00\x00"  # one that nobody knows
+    assert wire.read_question(bytes(message)) == wire.read_question(with_option)
+    message[-5] = 1  # another version
+    assert isinstance(wire.read_question(bytes(message)), wire.Unreadable)
+
+
+def test_an_ending_is_good_for_every_name() -> None:
+    def asked(ident: int, name: str) -> wire.Question:
+        question = wire.read_question(wire.build_query(ident, wire.name_wire(name), wire.A, flags=wire.RD | wire.CD))
+        assert isinstance(question, wire.Question)
+        return question
+
+    def answered(question: wire.Question) -> bytes:
+        extended = wire.Extended(wire.EDE_BLOCKED, "rule ads")
+        return wire.answer(question, wire.NXDOMAIN, authority=[wire.soa(wire.QUESTION_NAME, 60)], extended=extended)
+
+    one, other = asked(7, "x.ads.example"), asked(8, "another.much.longer.example")
+    made = wire.answer_with(other, wire.ending_of(answered(one), one))
+    assert made == answered(other)
+    (soa,) = dnslib.DNSRecord.parse(made).auth
+    assert str(soa.rname) == "another.much.longer.example." == str(soa.rdata.mname)
