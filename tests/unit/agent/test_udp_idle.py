@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from warren.agent import udp as module
 from warren.agent.capture.headers import FlowKey
 from warren.agent.udp import IDLE, IDLE_DNS, UdpFlow, UdpJourney
 
@@ -47,7 +46,7 @@ def test_idle_flows_expire_and_those_of_names_soon(monkeypatch: pytest.MonkeyPat
             (IDLE - 1, {data}),
             (IDLE + 1, set()),
         ):
-            monkeypatch.setattr(module.time, "monotonic", lambda passed=passed: now + passed)
+            monkeypatch.setattr("warren.agent.udp.time", Clock(now + passed))
             journey._look()
             assert set(journey.flows.values()) == left
         journey.close()
@@ -61,9 +60,9 @@ def test_an_answer_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
         journey = UdpJourney(nothing, nothing, nothing, nothing)
         flow = flow_to(journey, 7)
         now = flow.used
-        monkeypatch.setattr(module, "time", Clock(now + IDLE - 1))
+        monkeypatch.setattr("warren.agent.udp.time", Clock(now + IDLE - 1))
         flow.datagram(b"from the origin, on its own")
-        monkeypatch.setattr(module, "time", Clock(now + IDLE + 1))
+        monkeypatch.setattr("warren.agent.udp.time", Clock(now + IDLE + 1))
         journey._look()
         assert journey.flows == {flow.key: flow}
         journey.close()
