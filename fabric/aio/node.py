@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Literal
 
@@ -65,8 +66,8 @@ class Node:
         self.state = "connecting"
         self.reason = ""
         """Why it is not connected, in words."""
-        self._said: Reason | None = None
-        """Why it was last not connected: told once, not at each attempt."""
+        self._said: deque[str] = deque(maxlen=4)
+        """Why it is not connected, as it was logged: each once, not at each attempt."""
         self.refused: Reason | None = None
         """Why the edge has turned us away, if it has."""
         self.sockets: list[CircuitSocket] = []
@@ -255,10 +256,10 @@ class Node:
         self._settled.set()
         if reason in REFUSALS:
             self.refused = reason
-        if self.state != "connecting" or self._said is not reason:
+        if self.state != "connecting" or detail not in self._said:
             tell = log.warning if reason in REFUSALS else log.info  # a refusal stays one until somebody acts
             tell("edge away", edge=str(self.edge), reason=reason.word, detail=detail)
-        self._said = reason
+            self._said.append(detail)
         self.state, self.reason = "connecting", detail
         self._owner.disconnected(reason, detail)
         self._owner.silent(self)
@@ -376,7 +377,8 @@ class Node:
 
     def _look_ready(self) -> None:
         if self._attached and self._entered and self.state != "connected":
-            self.state, self.reason, self._said = "connected", "", None
+            self.state, self.reason = "connected", ""
+            self._said.clear()
             self._settled.set()
             log.info("edge connected", edge=str(self.edge))
             self._owner.connected()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,3 +44,81 @@ def test_what_the_document_names_is_there() -> None:
     names = {name for _, name in constants()}
     named = set(re.findall(r"`(_?[A-Z][A-Z_]{2,})`", DOCUMENT))
     assert named - names == set()
+
+
+def rows() -> Iterator[tuple[str, list[str], str]]:
+    """(name of a bound, the files that its row names, what the row says of its value)."""
+    files: list[str] = []
+    for line in DOCUMENT.splitlines():
+        if line.startswith("| `"):
+            bound, said, where = (cell.strip() for cell in line.strip("|").split("|")[:3])
+            files = files if "the same" in where else re.findall(r"`([\w/*]+(?:\.py|/))`", where)
+            yield from ((name, files, said) for name in re.findall(r"`(_?[A-Z][A-Z_]{2,})`", bound))
+
+
+def spellings(value: object) -> Iterator[str]:
+    match value:
+        case tuple():
+            for part in value:
+                yield from spellings(part)
+        case float() if value != int(value):
+            yield str(value)
+        case int() | float():
+            yield f"{int(value):,}"
+            for unit, name in ((1 << 10, "KiB"), (1 << 20, "MiB"), (1 << 30, "GiB")):
+                if value % unit == 0:
+                    yield f"{int(value) // unit} {name}"
+
+
+def test_what_the_document_says_of_a_bound_is_its_value() -> None:
+    """In the file that its row names, as a number, in KiB or in MiB."""
+    everywhere, wrong = list(constants()), []
+    for name, files, said in rows():
+        found = [file for file, known in everywhere if known == name]
+        values = [value_of(file, name) for file in found if any(part.strip("*") in file for part in files)]
+        values = [value for value in values or map(value_of, found, [name] * len(found)) if number(value)]
+        texts = {text for value in values for text in spellings(value)}
+        if values and not any(re.search(rf"(?<![\d,.]){re.escape(text)}(?!,?\d)", said) for text in texts):
+            wrong.append((name, values, said))
+    assert wrong == []
+
+
+def value_of(file: str, name: str) -> object:
+    module = importlib.import_module("warren." + file.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
+    places = [module, *(thing for thing in vars(module).values() if isinstance(thing, type))]
+    return next(vars(place)[name] for place in places if name in vars(place))
+
+
+def number(value: object) -> bool:
+    return isinstance(value, int | float) or (isinstance(value, tuple) and bool(value) and all(map(number, value)))
+
+
+def sums() -> Iterator[tuple[str, list[str], float]]:
+    """(what, its terms, what they come to in MiB) of `    what:  one 20 + other 8 = 28 MiB`, in one line or several."""
+    for block in re.findall(r"(?:^    .+\n)+", DOCUMENT, re.MULTILINE):
+        for entry in re.split(r"^    (?=\S)", block, flags=re.MULTILINE):
+            what, _, rest = " ".join(entry.split()).partition(": ")
+            terms, equals, total = rest.partition(" = ")
+            if equals and " + " in terms and (found := re.match(r"([\d.]+) MiB", total)):
+                yield what, terms.split(" + "), float(found[1])
+
+
+def test_the_sums_add_up() -> None:
+    found = [(what, terms, total) for what, terms, total in sums() if "KiB" not in "".join(terms)]
+    assert len(found) >= 2
+    for what, terms, total in found:
+        assert sum(float(re.findall(r"\d[\d.]*", term)[-1]) for term in terms) == total, what
+
+
+def test_the_sums_are_made_of_the_bounds() -> None:
+    """Where a term is a product of bounds, it is that product."""
+    from warren.agent import udp
+    from warren.agent.capture import fragments, table
+    from warren.connector import nameservers
+    from warren.fabric.core import credit
+
+    mib = 1 << 20
+    assert 8 * mib == table.MAX_HELD * table.MAX_SYN_SIZE
+    assert 8 * mib == udp.WAITING_ALL and 2 * mib == fragments.BYTES
+    assert 8 * mib == nameservers.ASKING * nameservers.ANSWER_MAX
+    assert 256 * mib == credit.PROCESS_WINDOW and mib // 4 == credit.INITIAL_WINDOW

@@ -115,6 +115,7 @@ def test_the_origin_may_send_more_than_it_was_asked(laptop: Host) -> None:
 
 
 def test_the_mtu_follows_the_room_for_a_datagram(laptop: Host) -> None:
+    laptop.python(ECHO, "100")
     link = json.loads(laptop.run(["ip", "-j", "link", "show", "warren0"]).stdout)[0]
     assert 1280 <= link["mtu"] < 1472
 

@@ -39,6 +39,7 @@ def mallory(deployment: Deployment) -> Iterator[Host]:
     deployment.carry(TOKEN, deployment.edge, host)
     yield host
     deployment.warren(deployment.edge, "tunnel", "delete", "--force", "mallory")
+    wait_until(lambda: "mallory" not in str(deployment.status()["tunnels"]), "the end of mallory's connections", 30)
 
 
 def start(host: Host, what: str, others: list[str]) -> Process:

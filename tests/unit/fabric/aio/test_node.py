@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 import pytest
+import structlog
 
 from warren.fabric.aio import node as module
 from warren.fabric.aio.node import Node
@@ -87,3 +88,24 @@ def test_an_edge_that_does_not_answer_is_shown_it_next_time(monkeypatch: pytest.
 def test_an_attachment_that_was_lost_meanwhile_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     _, node, socket = asyncio.run(renew(monkeypatch, hears_nothing, _call=None))
     assert (node.state, node._held, socket.lost, socket.closed) == ("connecting", False, 1, 0)
+
+
+def test_why_it_is_not_connected_is_told_once_and_a_refusal_as_a_warning() -> None:
+    class Told:
+        def __getattr__(self, name: str) -> Callable[..., None]:
+            return lambda *words: None
+
+    async def fail() -> list[tuple[str, str]]:
+        node = Node(engine(), BEFORE, Edge("e" * 20, "edge.example.net", 4433), cast("Any", Told()))
+        with structlog.testing.capture_logs() as lines:
+            for _ in range(3):
+                node._away(Reason.WRONG_TUNNEL, "refused")
+                node._away(Reason.WRONG_TUNNEL, "refused: its token was replaced")
+            node._away(Reason.JUDGE_AWAY, "no answer")
+        return [(line["log_level"], line["detail"]) for line in lines]
+
+    assert asyncio.run(fail()) == [
+        ("warning", "refused"),
+        ("warning", "refused: its token was replaced"),
+        ("info", "no answer"),
+    ]
