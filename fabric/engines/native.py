@@ -78,9 +78,9 @@ _EVENTS: dict[str, Callable[..., Event]] = {
 class NativeConnection:
     """One QUIC connection (see `Connection` in fabric/core/engine.py).
 
-    Differences from the face: `resize` to less costs a handful of losses and round trips until it is in effect, to
-    more takes effect within two minutes. What is asked of a stream that never was, or of the direction that it does not
-    have, does nothing (the module raises).
+    Differences from the face: `resize` to less costs a handful of losses and a round trip or two until it is in effect,
+    to more takes effect within two minutes. What is asked of a stream that never was, or of the direction that it does
+    not have, does nothing (the module raises).
     """
 
     def __init__(self, core: Any) -> None:

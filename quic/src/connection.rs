@@ -61,6 +61,8 @@ pub struct Connection {
     pub(crate) now: u64,
     /// Bytes that a datagram may have, as the last `resize` said.
     pub(crate) allowed: usize,
+    /// How many datagrams that are too large for a new `allowed` are yet to be made known to the core one by one.
+    pub(crate) signs: u8,
     pub(crate) events: VecDeque<Event>,
     pub(crate) inboxes: BTreeMap<u64, Inbox>,
     pub(crate) outboxes: BTreeMap<u64, Outbox>,
@@ -138,6 +140,7 @@ impl Connection {
             opened,
             now,
             allowed: usize::from(settings.size),
+            signs: 0,
             events: VecDeque::new(),
             inboxes: BTreeMap::new(),
             outboxes: BTreeMap::new(),

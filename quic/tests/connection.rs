@@ -2,6 +2,8 @@
 
 mod link;
 
+use std::collections::VecDeque;
+
 use link::certified;
 use warren_quic::connection::{Batch, Connection, Received};
 use warren_quic::events::Event;
@@ -392,6 +394,63 @@ fn a_smaller_size_is_kept_and_a_larger_one_found() {
     pair.ends[0].resize(1444).unwrap();
     largest[1] = run(&mut pair, 30_000, 1444);
     assert_eq!(largest, [1392, 1444]);
+}
+
+/// At 50 ms, 20 kB written every so many ms, the path begins to take less; `told` ms later the sender is told so. How
+/// long from then until 10 kB have arrived, with every `lost`th datagram lost (0: none).
+fn time_to_shrink(lost: usize, told: u64, every: u64) -> u64 {
+    let mut pair = Pair::connected(&settings());
+    let stream = pair.ends[0].open_stream(false).unwrap();
+    let mut way: VecDeque<(u64, usize, Batch)> = VecDeque::new();
+    let (mut count, mut shrunk, mut read) = (0, None, 0);
+    for tick in 0..8000u64 {
+        pair.now += MS;
+        if tick == 2000 + told {
+            shrunk = Some(pair.now);
+            pair.ends[0].resize(1224).unwrap();
+            read = 0;
+        }
+        if tick >= 2000 {
+            way.retain(|sent| sent.2.bytes.len() <= 1224);
+        }
+        while way.front().is_some_and(|sent| sent.0 <= pair.now) {
+            let (_, to, datagram) = way.pop_front().unwrap();
+            pair.give(to, &datagram);
+        }
+        if tick % every == 0 {
+            pair.ends[0].write(stream, &[7; 20_000]).unwrap();
+        }
+        for side in 0..2 {
+            if pair.ends[side].timer().is_some_and(|t| t <= pair.now) {
+                pair.ends[side].handle_timer(pair.now).unwrap();
+            }
+            while let Some(batch) = pair.out(side) {
+                for datagram in batch.bytes.chunks(batch.stride) {
+                    count += 1;
+                    assert!(side == 1 || shrunk.is_none() || datagram.len() <= 1224);
+                    if lost == 0 || count % lost != 0 {
+                        let one = Batch { bytes: datagram.to_vec(), stride: datagram.len(), to: batch.to };
+                        way.push_back((pair.now + 25 * MS, 1 - side, one));
+                    }
+                }
+            }
+        }
+        read += if tick > 100 { pair.read(1, stream) } else { 0 }; // it has to be there first
+        if let Some(at) = shrunk.filter(|_| read > 10_000) {
+            return (pair.now - at) / MS;
+        }
+    }
+    panic!("{read} bytes in six seconds");
+}
+
+#[test]
+fn a_smaller_size_is_in_effect_within_round_trips() {
+    for (lost, told, every) in
+        [(0, 0, 1), (0, 0, 100), (0, 300, 100), (0, 0, 400), (0, 100, 400), (0, 300, 400), (31, 300, 100)]
+    {
+        let took = time_to_shrink(lost, told, every);
+        assert!(took <= 300, "{took} ms: one in {lost} lost, told after {told}, 20 kB every {every}");
+    }
 }
 
 #[test]

@@ -152,6 +152,11 @@ impl Connection {
         let segments = segments.min(NonZeroUsize::new(fit).unwrap_or(NonZeroUsize::MIN));
         for _ in 0..OVERSIZED {
             let core = self.core.as_mut()?;
+            let shrinks = self.signs > 0 && usize::from(core.current_mtu()) > self.allowed;
+            let segments = if shrinks { NonZeroUsize::MIN } else { segments };
+            if shrinks {
+                self.gauge.let_one_pass();
+            }
             let mut bytes = std::mem::take(&mut self.scratch);
             bytes.clear();
             let made = core.poll_transmit(now, segments, &mut bytes);
@@ -168,6 +173,10 @@ impl Connection {
             // Larger than allowed: a search for a larger size, or what was already on its way to be sent when
             // `resize` asked for less. It counts as lost, from which the core draws its conclusion.
             self.scratch = bytes;
+            if shrinks {
+                self.signs -= 1;
+                self.hurry(now);
+            }
         }
         None
     }
