@@ -25,6 +25,8 @@ log = structlog.get_logger()
 
 LOOK_EVERY = 0.005
 """Seconds after traffic until the slot is told of it and its timers are looked at: none of them is finer."""
+BLACK_HOLE = 6
+"""Large packets lost with none acknowledged since: the path takes less than it did."""
 RUNS = 64
 """Runs of one header that are looked at in one buffer: as many as the kernel joins segments; the rest is dropped."""
 
@@ -51,7 +53,8 @@ Expect = Callable[[bytes], "PeerPath | None"]
 
 
 class CircuitSocket:
-    """One UDP socket towards one switch. `verify`: the switch may be another process by now (slot.Verify)."""
+    """One UDP socket towards one switch. `verify`: the switch may be another process by now (slot.Verify). `swallows`:
+    large packets vanish on a circuit, which its other end should hear of, too."""
 
     def __init__(
         self,
@@ -59,6 +62,7 @@ class CircuitSocket:
         bind: Address,
         switch: Address,
         verify: Callable[[], None],
+        swallows: Callable[[bytes], None],
         mark: int = 0,
         *,
         listens: bool = False,
@@ -68,6 +72,7 @@ class CircuitSocket:
         self.slot: Slot | None = None
         self.dropped: Counter[str] = Counter()
         self.verify = verify
+        self.swallows = swallows
         self._listens = listens
         self._closed = False
         self._loop = asyncio.get_running_loop()
@@ -240,6 +245,11 @@ class CircuitSocket:
         flights = [flight for flight in using if flight is not None]
         pto = max(path.drive.connection.pto() for path in self._paths.values())
         self.slot.flight(pto, min(flights) if flights else None)
+        for header, path in self._paths.items():
+            if path.uses(header) and path.drive.connection.large_lost() >= BLACK_HOLE:
+                if self.slot.suspect(self._loop.time()):
+                    self.swallows(header[1:])
+                break
 
     def close(self) -> None:
         self._closed = True

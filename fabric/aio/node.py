@@ -154,12 +154,19 @@ class Node:
         bind = ("::" if ":" in address[0] else "0.0.0.0", 0)  # noqa: S104
         listens = self._identity.role == "connector"
         self.sockets = [
-            CircuitSocket(index, bind, address, self._verify, self._mark, listens=listens) for index in (0, 1)
+            CircuitSocket(index, bind, address, self._verify, self._swallows, self._mark, listens=listens)
+            for index in (0, 1)
         ]
 
     def doubt(self) -> None:
         """Others answer faster: is the edge still there? The owner hears `silent` if it is not."""
         self._verify()
+
+    def _swallows(self, circuit: bytes) -> None:
+        """Large packets vanish on a circuit: its other end binds, too."""
+        if self._attachment is not None:
+            self._attachment.suspect(circuit, self._loop.time())
+            self.flush()
 
     def _verify(self) -> None:
         """The edge may be another process by now: a second connection beside the first, at most one at a time, tells
@@ -236,7 +243,7 @@ class Node:
     async def _hand_over(self, successor: Node) -> None:
         successor._lent = False
         for circuit_socket in self.sockets:
-            circuit_socket.verify = successor._verify
+            circuit_socket.verify, circuit_socket.swallows = successor._verify, successor._swallows
         self.sockets = []
         await self.close()
 

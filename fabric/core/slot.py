@@ -163,11 +163,14 @@ class Slot:
         self._moved = True
         self._bind(Cause.NETWORK, now)
 
-    def suspect(self, now: float) -> None:
-        """Large packets vanish: `large_lost`, EMSGSIZE, or the other end's `Suspect`. At most one a second counts."""
-        if now >= self._suspect_at and not self._pending:
-            self._suspect_at = now + SUSPECT_EVERY
-            self._bind(Cause.SUSPECT, now)
+    def suspect(self, now: float) -> bool:
+        """Large packets vanish: `large_lost`, EMSGSIZE, or the other end's `Suspect`. At most one a second counts, and
+        none while a Bind is unanswered: False."""
+        if now < self._suspect_at or self._pending:
+            return False
+        self._suspect_at = now + SUSPECT_EVERY
+        self._bind(Cause.SUSPECT, now)
+        return True
 
     def attachment(self, alive: bool, now: float) -> None:
         """Whether the attachment that owns the slot lives: Binds stop when it is known dead."""
