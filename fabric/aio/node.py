@@ -154,7 +154,8 @@ class Node:
         bind = ("::" if ":" in address[0] else "0.0.0.0", 0)  # noqa: S104
         listens = self._identity.role == "connector"
         self.sockets = [
-            CircuitSocket(index, bind, address, self._verify, self._mark, listens=listens) for index in (0, 1)
+            CircuitSocket(index, bind, address, self._verify, self._mark, listens=listens, moved=self._moved)
+            for index in (0, 1)
         ]
 
     def doubt(self) -> None:
@@ -166,6 +167,12 @@ class Node:
         its boot id. If that is the one known, the hint was false; if not, the first is dropped and made anew."""
         if self._verifying is None or self._verifying.done():
             self._verifying = asyncio.create_task(self._look())
+
+    def _moved(self) -> None:
+        """Our address has changed: the attachment's, too."""
+        if self._attachment is not None:
+            self._attachment.beat(self._loop.time())
+            self.flush()
 
     async def _look(self) -> None:
         known = self._attachment.boot if self._attachment is not None else b""
@@ -236,7 +243,7 @@ class Node:
     async def _hand_over(self, successor: Node) -> None:
         successor._lent = False
         for circuit_socket in self.sockets:
-            circuit_socket.verify = successor._verify
+            circuit_socket.verify, circuit_socket.moved = successor._verify, successor._moved
         self.sockets = []
         await self.close()
 
