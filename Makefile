@@ -49,8 +49,9 @@ test-controller: $(READY) ## the native engine's own tests in release mode: its 
 	@tools/native.sh controller
 
 soak: SEEDS = 1000
-soak: native ## torture of each pairing of engines, SEEDS=1000 of each kind; writes docs/soak.md (an hour)
-	@$(BIN)/python -m tests.sim.soak $(SEEDS) --write
+MODEL ?= 5000
+soak: native ## torture of each pairing of engines, SEEDS=1000; the stateful model, MODEL=5000; writes docs/soak.md (hours)
+	@$(BIN)/python -m tests.sim.soak $(SEEDS) --model $(MODEL) --write
 
 soak-lab: native ## an hour in the lab on a link that stays bad and changes; writes docs/soak-lab.md (as root)
 	@$(BIN)/python -m tests.lab.hour --write

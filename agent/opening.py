@@ -62,8 +62,6 @@ class Connections(Protocol):
 
     def alone(self, state: PeerState) -> bool: ...
 
-    def state_of(self, peer: AgentPeer) -> PeerState | None: ...
-
     def flush(self, state: PeerState) -> None: ...
 
 
@@ -83,22 +81,24 @@ class Opening:
         self._first: tuple[Reason, str] | None = None
         """What the first connector answered: the app hears that, unless another one opens the flow."""
 
-    def start(self, peer: AgentPeer | None, reason: Reason) -> None:
-        """A peer connection is there, or none can be had."""
+    def start(self, state: PeerState, peer: AgentPeer | None, reason: Reason) -> None:
+        """The peer connection that it waited for is there, or came to nothing."""
         if self._cancelled:
             return
+        if state.boot:
+            self._state = state
         if peer is None:
             self.refused(reason, "")
             return
-        self._peer, self._state = peer, self._peers.state_of(peer)
+        self._peer = peer
         message = self.wanted.message
         flow = peer.open(message.flow, self.wanted.granted.grant, message)
-        if flow is None or self._state is None:
+        if flow is None:
             self.refused(Reason.LIMIT, "streams of one peer connection")
             return
         self.flow = flow
-        self._state.openings[flow] = self
-        self._peers.flush(self._state)
+        state.openings[flow] = self
+        self._peers.flush(state)
 
     def refused(self, reason: Reason, detail: str) -> None:
         """A connector said no, or none can be had: the others are tried before the app hears it."""

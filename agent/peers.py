@@ -118,7 +118,7 @@ class Peers:
         except DeniedError as error:
             opening.refused(error.reason, error.detail)
             return
-        self._when_ready(state, opening.start)
+        self._when_ready(state, lambda peer, reason: opening.start(state, peer, reason))
 
     def _usable(self, granted: Granted, index: int, tried: Collection[bytes] = ()) -> PeerState:
         """The least loaded peer connection of the tunnel, made if there is none or all are full. Raises DeniedError."""
@@ -244,6 +244,9 @@ class Peers:
         """A switch has lost the connector. If it is the last one that had it, it may be gone: new flows go elsewhere,
         and so do those that were opening; the others are kept for the hold time, or until it is heard again."""
         path.away.add(circuit)
+        self._look_away(path)
+
+    def _look_away(self, path: PeerPath) -> None:
         if all(way.circuit in path.away for way in path.ways):
             self._away(path)
 
@@ -275,9 +278,12 @@ class Peers:
         that have no other one at once."""
         for state in self.states():
             circuit = state.path.through(socket) if state.path is not None else None
-            if state.path is None or circuit is None or state.path.remove(circuit) or state.renewing:
+            if state.path is None or circuit is None:
                 continue
-            self._spawn(self._renew_once(state, state.path))
+            if state.path.remove(circuit):
+                self._look_away(state.path)
+            elif not state.renewing:
+                self._spawn(self._renew_once(state, state.path))
 
     async def _renew_once(self, state: PeerState, path: PeerPath) -> None:
         state.renewing = True
@@ -287,17 +293,22 @@ class Peers:
             state.renewing = False
 
     async def _renew(self, state: PeerState, path: PeerPath) -> None:
-        """Asks for a circuit to the same connector process until it is there again, at most for the hold time."""
-        until = self._loop.time() + HOLD
+        """Asks for a circuit to the same connector process until it is there again: at most for the hold time once an
+        edge has said that it is not. No answer at all says nothing of the connector; the engine's idle time-out bounds
+        that."""
+        until: float | None = None
         circuit = path.circuit
         while state.peer is not None and not state.peer.closed and path.circuit == circuit and len(path.ways) == 1:
             try:
                 given, socket = await self._switches.ask(state.index, state.id, state.permit, (), state.boot)
             except DeniedError as error:
-                if self._loop.time() > until:
+                now = self._loop.time()
+                if error.reason is Reason.JUDGE_AWAY:
+                    until = None
+                elif now > (until := until or now + HOLD):
                     self.ended(path, error.reason)
                     return
-                if error.reason is not Reason.JUDGE_AWAY:  # that says nothing of the connector
+                else:
                     self._away(path)
                 await asyncio.sleep(RENEW_EVERY)
                 continue
@@ -310,6 +321,8 @@ class Peers:
         """A circuit is over; its peer connection goes on over another one, or ends."""
         if not path.remove(circuit):
             self.ended(path, Reason.PEER_GONE)
+        else:
+            self._look_away(path)
 
     def ended(self, path: PeerPath, reason: Reason) -> None:
         """A peer connection has no circuit any more."""
@@ -327,9 +340,6 @@ class Peers:
     def flush(self, state: PeerState) -> None:
         if state.path is not None:
             state.path.flush()
-
-    def state_of(self, peer: AgentPeer) -> PeerState | None:
-        return next((state for state in self.states() if state.peer is peer), None)
 
     def states(self) -> list[PeerState]:
         return [state for states in self._states.values() for state in states]

@@ -29,6 +29,8 @@ MISSED = 3.5
 """Seconds without a word of a connector, which beats once a second, after which it gets no new circuits."""
 BEATS = 1.0
 """Seconds between looks at the connectors' beats."""
+SUPERSEDED = 2
+"""Circuits that one peer connection has between the same two slots: the one in use, and the one before it."""
 PACKETS = 1024
 """Control packets that wait to be sent; they are drained after every buffer."""
 
@@ -179,6 +181,8 @@ class Circuits:
             self._tell(slot, say.Drop(id, code))
         slot.missed.clear()
         for circuit in slot.circuits.values():
+            if slot is circuit.connector and not circuit.from_connector:
+                self._offer(circuit)  # the first offer may have been lost with the attachment before
             self._tell(slot, say.Resized(circuit.id, circuit.size))
 
     def _leave_tunnel(self, member: Member) -> None:
@@ -232,14 +236,27 @@ class Circuits:
         if connector is None:
             return False
         here, there = member.slots[ask.index], connector.slots[ask.index]
-        circuit = Circuit(self._new_circuit_id(), here, there, ask.peer, self.limits, now)
+        self._supersede(here, there, ask.peer)
+        circuit = Circuit(self._new_circuit_id(), here, there, ask.peer, ask.permit, self.limits, now)
         circuit.size = min(here.size, there.size) - HEADER
         self.table[frames.header(circuit.id)] = circuit
         here.circuits[circuit.id] = there.circuits[circuit.id] = circuit
         self.counters["circuits"] += 1
-        self._tell(there, say.Offer(circuit.id, ask.index, circuit.size, ask.peer, member.key, ask.permit))
+        self._offer(circuit)
         self._tell(here, say.Circuit(ask.request, circuit.id, circuit.size, connector.boot, connector.authority))
         return True
+
+    def _offer(self, circuit: Circuit) -> None:
+        there = circuit.connector
+        offer = say.Offer(circuit.id, there.index, circuit.size, circuit.peer, circuit.agent.node, circuit.permit)
+        self._tell(there, offer)
+
+    def _supersede(self, here: Slot, there: Slot, peer: bytes) -> None:
+        """A peer connection uses one circuit between two slots. The one before it may still carry packets; those
+        before that are what answers that got lost have left behind."""
+        known = [one for one in here.circuits.values() if one.peer == peer and one.connector is there]
+        for circuit in known[: 1 - SUPERSEDED]:
+            self._end(circuit, Reason.CANCELLED.code, ())
 
     def _choose(self, tunnel: str, ask: say.Ask) -> Member | None:
         """The least loaded connector whose slot is bound (a first packet would be lost otherwise)."""

@@ -114,14 +114,17 @@ class Circuit:
         "left_bucket",
         "left_runs",
         "peer",
+        "permit",
         "right",
         "right_bucket",
         "right_runs",
         "size",
     )
 
-    def __init__(self, id: bytes, agent: Slot, connector: Slot, peer: bytes, limits: Limits, now: float) -> None:
-        self.id, self.agent, self.connector, self.peer = id, agent, connector, peer
+    def __init__(
+        self, id: bytes, agent: Slot, connector: Slot, peer: bytes, permit: bytes, limits: Limits, now: float
+    ) -> None:
+        self.id, self.agent, self.connector, self.peer, self.permit = id, agent, connector, peer, permit
         self.left, self.right = agent.address, connector.address
         self.from_agent = self.from_connector = 0
         """Bytes passed on, from either end."""

@@ -66,13 +66,16 @@ class CircuitSocket:
         mark: int = 0,
         *,
         listens: bool = False,
+        moved: Callable[[], None] = lambda: None,
     ) -> None:
+        """`moved`: the switch has a new address of this socket."""
         self.index = index
         self.switch = switch
         self.slot: Slot | None = None
         self.dropped: Counter[str] = Counter()
         self.verify = verify
         self.swallows = swallows
+        self.moved = moved
         self._listens = listens
         self._closed = False
         self._loop = asyncio.get_running_loop()
@@ -121,6 +124,8 @@ class CircuitSocket:
         while (event := slot.poll_event()) is not None:
             match event:
                 case SlotBound(change, _, _) if change is not None:
+                    if change is not PathChange.RESUMED:
+                        self.moved()
                     for header, path in list(self._paths.items()):
                         path.changed(header, change)
                 case Verify():
@@ -217,6 +222,9 @@ class CircuitSocket:
     def expect(self, circuit: bytes, first: Expect) -> None:
         """An offered circuit: `first` is called with its first packet, and again until it makes a path."""
         self._expected[frames.header(circuit)] = first
+        if self.slot is not None:
+            self.slot.offered(self._loop.time())
+            self._settle_slot()
 
     def unexpect(self, circuit: bytes) -> None:
         self._expected.pop(frames.header(circuit), None)

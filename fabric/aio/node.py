@@ -154,7 +154,16 @@ class Node:
         bind = ("::" if ":" in address[0] else "0.0.0.0", 0)  # noqa: S104
         listens = self._identity.role == "connector"
         self.sockets = [
-            CircuitSocket(index, bind, address, self._verify, self._swallows, self._mark, listens=listens)
+            CircuitSocket(
+                index,
+                bind,
+                address,
+                self._verify,
+                self._swallows,
+                self._mark,
+                listens=listens,
+                moved=self._moved,
+            )
             for index in (0, 1)
         ]
 
@@ -173,6 +182,12 @@ class Node:
         its boot id. If that is the one known, the hint was false; if not, the first is dropped and made anew."""
         if self._verifying is None or self._verifying.done():
             self._verifying = asyncio.create_task(self._look())
+
+    def _moved(self) -> None:
+        """Our address has changed: the attachment's, too."""
+        if self._attachment is not None:
+            self._attachment.beat(self._loop.time())
+            self.flush()
 
     async def _look(self) -> None:
         known = self._attachment.boot if self._attachment is not None else b""
@@ -244,6 +259,7 @@ class Node:
         successor._lent = False
         for circuit_socket in self.sockets:
             circuit_socket.verify, circuit_socket.swallows = successor._verify, successor._swallows
+            circuit_socket.moved = successor._moved
         self.sockets = []
         await self.close()
 

@@ -130,7 +130,7 @@ class Attachment:
             case LinkClosed(code, text, ours) if self.state is not State.CLOSED:
                 self._enter(State.CLOSED)
                 for request in self._asked:
-                    self._events.append(NoCircuit(request, Reason.PEER_GONE.code))
+                    self._events.append(NoCircuit(request, Reason.JUDGE_AWAY.code))
                 self._asked.clear()
                 self._events.append(AttachmentClosed(Reason.of_close(code), text, ours))
 
@@ -187,6 +187,11 @@ class Attachment:
     def suspect(self, circuit: bytes, now: float) -> None:
         """Large packets vanish on it: the other end binds too. (This end calls `Slot.suspect`.)"""
         self._say(Suspect(circuit), now)
+
+    def beat(self, now: float) -> None:
+        """Our address has changed, as a slot's binding shows: what the switch has to say finds us at the new one only
+        when we have said something from there."""
+        self._say(Beat(), now)
 
     def _say(self, message: ToSwitch, now: float) -> None:
         if self.state is State.ATTACHED and self._control is not None:

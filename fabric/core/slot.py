@@ -40,6 +40,8 @@ IDLE = 20.0
 REGROW_ASKS, REGROW_LATE = 2, 600.0
 HINT_FIRST, HINT_MOST = 1.0, 16.0
 SUSPECT_EVERY = 1.0
+OFFER_AFTER = 1.0
+"""Seconds without a packet, or a Bound, after which a circuit that is offered is a reason to bind."""
 OUT_LIMIT = COUNTERS * CHALLENGES + 2 * len(SIZES)
 """Control packets that wait for `poll_transmit`; the oldest go first."""
 
@@ -52,6 +54,7 @@ class Cause(enum.Enum):
     NETWORK = "network"
     HINT = "hint"
     SUSPECT = "suspect"
+    OFFER = "offer"
     RETRY = "retry"
     SILENCE = "silence"
     TRAIN = "train"
@@ -171,6 +174,12 @@ class Slot:
         self._suspect_at = now + SUSPECT_EVERY
         self._bind(Cause.SUSPECT, now)
         return True
+
+    def offered(self, now: float) -> None:
+        """A circuit through this slot was offered: its first packet comes to the address that was bound last, which
+        a NAT may have changed while nothing was sent."""
+        if not self._pending and now - max(self._authentic_at, self._bound_at) > OFFER_AFTER:
+            self._bind(Cause.OFFER, now)
 
     def attachment(self, alive: bool, now: float) -> None:
         """Whether the attachment that owns the slot lives: Binds stop when it is known dead."""

@@ -78,7 +78,7 @@ def run(batch: int, circuits: int, mixed: bool, bare: bool, seconds: float) -> N
     ids = [os.urandom(7) for _ in range(circuits)]
     ends = [Slot(b"", b"", 0, b"", None, 0.0, address=s.getsockname()) for s in (source, sink)]
     for id in ids + [os.urandom(7) for _ in range(10_000)]:
-        core.table[frames.header(id)] = Circuit(id, ends[0], ends[1], b"", limits, 0.0)
+        core.table[frames.header(id)] = Circuit(id, ends[0], ends[1], b"", b"", limits, 0.0)
     until = time.time() + seconds
     pids = [
         child(lambda: drain(sink)),

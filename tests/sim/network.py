@@ -180,7 +180,7 @@ class Network:
         self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._count = 0
         self._by_address: dict[str, Host] = {}
-        self._cut: set[tuple[str, str]] = set()
+        self._cut: set[tuple[Host, Host]] = set()
 
     # ---- clock
 
@@ -240,8 +240,8 @@ class Network:
             host.nat.rebind()
 
     def cut(self, source: Host, destination: Host) -> None:
-        """Nothing goes from `source` to `destination` any more (one direction)."""
-        self._cut.update((a, b) for a in self._names(source) for b in self._names(destination))
+        """Nothing goes from `source` to `destination` any more (one direction), whatever their addresses."""
+        self._cut.add((source, destination))
 
     def partition(self, one: Host, other: Host) -> None:
         """Nothing goes between the two."""
@@ -254,11 +254,7 @@ class Network:
 
     def cuts(self, one: Host, other: Host) -> bool:
         """Whether the way is cut, in either direction."""
-        pairs = [(a, b) for a in self._names(one) for b in self._names(other)]
-        return any(pair in self._cut or pair[::-1] in self._cut for pair in pairs)
-
-    def _names(self, host: Host) -> list[str]:
-        return [address for address, owner in self._by_address.items() if owner is host]
+        return (one, other) in self._cut or (other, one) in self._cut
 
     # ---- packets
 
@@ -270,7 +266,7 @@ class Network:
     def _middle(self, host: Host, port: int, data: bytes, to: Address) -> None:
         source = host.nat.out(port, to, self.now) if host.nat else (host.addresses[0], port)
         target = self._by_address.get(to[0])
-        if target is None or (source[0], to[0]) in self._cut:
+        if target is None or (host, target) in self._cut:
             self.lost["host" if target is None else "partition"] += 1
             return
         inner = to[1]

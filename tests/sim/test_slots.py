@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.sim.slot_world import MALLORY, Node, World
+from tests.sim.slot_world import MALLORY, PASS, Node, World
+from warren.edge.switch.model import Admission
 from warren.fabric.core import frames
 from warren.fabric.core.engine import PathChange
 from warren.fabric.core.frames import Cookie
@@ -238,6 +239,40 @@ def test_a_dead_switch_is_looked_at_after_three_binds() -> None:
     world.run(2.0)
     assert agent.verifies() == 1
     assert 3 <= agent.slot.sent_for[Cause.RETRY] + 1 <= 5
+
+
+def test_an_offer_that_was_lost_with_its_attachment_is_made_again() -> None:
+    world = World()
+    agent, connector, _ = two(world)
+    before = connector.member
+    world.switch.detach(before, world.now)
+    admission = Admission(before.key, "connector", before.boot, "tunnel")
+    connector.member = world.switch.attach(admission, (connector.slot.id,), world.now)
+    world.drain()
+    (offer,) = world.said(connector, say.Offer)
+    assert isinstance(offer, say.Offer)
+    assert (offer.circuit, offer.key, offer.permit) == (only(world), agent.member.key, PASS)
+
+
+def test_answers_that_get_lost_leave_one_circuit_behind_at_most() -> None:
+    world = World()
+    agent, connector, _ = two(world)
+    circuits = [world.connect(agent, request) for request in range(2, 12)]
+    assert set(agent.member.slots[0].circuits) == set(connector.member.slots[0].circuits) == set(circuits[-2:])
+    assert len(world.switch.table) == 2
+
+
+def test_an_idle_slot_binds_when_a_circuit_is_offered() -> None:
+    world = World()
+    _, connector, _ = two(world)
+    connector.slot.offered(world.now)
+    assert connector.slot.sent_for[Cause.OFFER] == 0
+    world.run(3.0)
+    connector.address = (SITE[0], 5001)  # the NAT forgets; the connector sends nothing
+    connector.slot.offered(world.now)
+    connector.flush()
+    world.until(lambda: world.owner(connector) == (SITE[0], 5001), 1.0)
+    assert connector.slot.sent_for[Cause.OFFER] == 1
 
 
 # ---- attacks ----

@@ -1,0 +1,91 @@
+"""Hold times at full length, in virtual minutes: what flows live through, and the clear reset past it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.sim.origins import App
+from tests.sim.script import AGENT, Run, Script, Step
+
+QUIET: list[Step] = [["open", "tcp"], ["open", "tcp"], ["open", "udp"], ["run", 1.0]]
+BUSY: list[Step] = [["send", 0, "up", 300_000], ["send", 1, "down", 300_000], ["datagrams", 2, 3, 1200]]
+
+
+def lives(seed: int, steps: list[Step]) -> None:
+    """Plays it with flows in mid-transfer; every TCP flow has to be alive in the end, and to carry bytes (a connector
+    ends flows of datagrams that carry none for three minutes)."""
+    with Run(Script(seed=seed, steps=[*QUIET, *BUSY, *steps])) as run:
+        for step in run.script.steps:
+            run.do(step)
+        assert all(run.reference.lives(app) for app in run.world.apps if app.protocol == "tcp")
+        run.finish()
+
+
+@pytest.mark.parametrize("seconds", [60.0, 300.0])
+def test_a_blackout_of_the_laptop(seconds: float) -> None:
+    lives(1, [["blackout", AGENT], ["run", seconds], ["heal"]])
+
+
+def test_ten_seconds_of_blackout_cost_little_more() -> None:
+    with Run(Script(seed=2, steps=[])) as run:
+        for step in [*QUIET, ["blackout", AGENT], ["send", 0, "up", 20_000], ["run", 10.0], ["heal"]]:
+            run.do(step)
+        back = run.world.network.now
+        assert run.until(lambda: run.world.apps[0].up.got > 0, 5.0)
+        assert run.world.network.now - back < 1.2
+
+
+def test_the_connectors_network_is_away_for_most_of_the_hold_time() -> None:
+    lives(3, [["blackout", 0], ["blackout", 1], ["run", 40.0], ["heal"]])
+
+
+def test_thirty_percent_loss_for_a_minute() -> None:
+    lossy = ["link", AGENT, 0.3, 0.01, 1500]
+    lives(4, [lossy, ["run", 30.0], *BUSY, ["run", 30.0], ["heal"]])
+
+
+def test_a_round_trip_of_750_ms() -> None:
+    lives(5, [["link", AGENT, 0.0, 0.18, 1500], ["run", 30.0], *BUSY, ["run", 60.0]])
+
+
+@pytest.mark.parametrize("edges", [[0], [1], [0, 1]], ids=str)
+def test_edges_are_dead_for_half_a_minute(edges: list[int]) -> None:
+    killed = [["edge", edge, "kill"] for edge in edges]
+    lives(6, [*killed, ["run", 30.0], *(["edge", edge, "start"] for edge in edges)])
+
+
+def test_the_laptop_sleeps_for_ten_minutes() -> None:
+    lives(7, [["agent", "freeze"], ["run", 480.0], ["agent", "thaw"]])
+
+
+def test_a_path_that_takes_small_packets_only() -> None:
+    lives(8, [["link", AGENT, 0.0, 0.01, 1280], ["run", 10.0], *BUSY, ["run", 20.0]])
+
+
+def test_the_nat_forgets_every_ten_seconds() -> None:
+    lives(9, [["rebind", AGENT], ["run", 10.0], *BUSY] * 6)
+
+
+def _ends(steps: list[Step], limit: float) -> tuple[App, float]:
+    with Run(Script(seed=10, steps=[])) as run:
+        for step in [["open", "tcp"], ["run", 1.0], *steps]:
+            run.do(step)
+        app, began = run.world.apps[0], run.world.network.now
+        assert app.saw is None and app.flow is not None
+        run.until(lambda: app.saw is not None, limit)
+        return app, run.world.network.now - began
+
+
+def test_a_connector_process_that_ends_is_a_reset_at_once() -> None:
+    app, waited = _ends([["connector", 0, "kill"], ["connector", 1, "kill"]], 10.0)
+    assert app.saw == "reset" and waited < 1.0
+
+
+def test_past_the_hold_time_a_vanished_connector_is_a_reset() -> None:
+    app, waited = _ends([["blackout", 0], ["blackout", 1]], 120.0)
+    assert app.saw == "reset" and 55.0 < waited < 75.0
+
+
+def test_a_deleted_route_is_a_reset_within_a_second() -> None:
+    app, waited = _ends([["route", False]], 10.0)
+    assert app.saw == "reset" and waited < 1.0
