@@ -269,9 +269,9 @@ impl Controller for Model {
         self.update(now);
     }
 
-    fn on_packet_lost(&mut self, bytes: u16, number: u64, _: Instant) {
+    fn on_packet_lost(&mut self, bytes: u16, number: u64, now: Instant) {
         let bytes = u64::from(bytes);
-        let Some(sent) = self.ledger.lose(number, bytes) else { return };
+        let Some(sent) = self.ledger.lose(self.clock.read(now), number, bytes) else { return };
         if self.cycle.phase == Phase::Compete && sent.at < self.neighbours.share.since {
             return; // sent before the last cut, which was the answer
         }

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::time::{seconds, Time};
+use super::time::{seconds, Time, SECOND};
 
 /// What a packet was sent for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,11 +43,19 @@ pub struct Sample {
     pub delivered_before: u64,
 }
 
+/// Packets behind one that is never settled (a probe of the path's size, one whose number space was given up) are
+/// forgotten once there are more than this and than half of the ledger.
+const SETTLED: usize = 64;
+/// After so long nobody tells any more what became of a packet.
+const FORGOTTEN: Time = 60 * SECOND;
+
 /// The ledger of packets.
 #[derive(Debug, Clone)]
 pub struct Delivery {
     /// By number, rising.
     sent: VecDeque<Sent>,
+    /// Those that are not settled.
+    live: usize,
     /// Bytes unacknowledged.
     pub flight: u64,
     /// Bytes acknowledged since the start.
@@ -65,6 +73,7 @@ impl Delivery {
     pub fn new() -> Self {
         Self {
             sent: VecDeque::new(),
+            live: 0,
             flight: 0,
             delivered: 0,
             delivered_at: 0,
@@ -80,6 +89,7 @@ impl Delivery {
         if self.sent.back().is_some_and(|last| number <= last.number) {
             // a later packet number space begins: nothing of the old one counts any more
             self.sent.clear();
+            self.live = 0;
             self.newest = None;
             self.flight = 0;
             self.since = Some(left);
@@ -89,6 +99,7 @@ impl Delivery {
             self.delivered_at = now;
         }
         self.flight += bytes;
+        self.live += 1;
         self.sent.push_back(Sent {
             number,
             at: now,
@@ -102,31 +113,33 @@ impl Delivery {
         });
     }
 
-    /// Where a packet stands. Numbers mostly follow each other, so it is near where it would be if all did.
+    /// Where a packet stands. Numbers mostly follow each other, so most stand where they would if all did.
     fn find(&self, number: u64) -> Option<usize> {
         let first = self.sent.front()?.number;
         let guess = usize::try_from(number.checked_sub(first)?).ok()?;
-        let mut index = guess.min(self.sent.len() - 1);
-        loop {
-            let found = self.sent[index].number;
-            if found <= number {
-                return (found == number).then_some(index);
-            }
-            index = index.checked_sub(1)?;
+        if self.sent.get(guess).is_some_and(|s| s.number == number) {
+            return Some(guess);
         }
+        self.sent.binary_search_by_key(&number, |s| s.number).ok()
     }
 
     /// Settles a packet: where it stands, if it is here and was not settled before.
     fn settle(&mut self, number: u64, bytes: u64) -> Option<usize> {
         self.flight = self.flight.saturating_sub(bytes);
         let index = self.find(number)?;
-        std::mem::replace(&mut self.sent[index].live, false).then_some(index)
+        let was_live = std::mem::replace(&mut self.sent[index].live, false);
+        self.live -= usize::from(was_live);
+        was_live.then_some(index)
     }
 
-    /// Forgets what is at the end of the ledger and settled.
-    fn prune(&mut self) {
+    /// Forgets what is settled: at the end of the ledger at once, behind a packet that stays now and then.
+    fn prune(&mut self, now: Time) {
         while self.sent.front().is_some_and(|s| !s.live) {
             self.sent.pop_front();
+        }
+        if self.sent.len() > 2 * self.live + SETTLED {
+            self.sent.retain(|s| s.live && now.saturating_sub(s.at) < FORGOTTEN);
+            self.live = self.sent.len();
         }
     }
 
@@ -143,10 +156,10 @@ impl Delivery {
     }
 
     /// A packet is lost.
-    pub fn lose(&mut self, number: u64, bytes: u64) -> Option<Sent> {
+    pub fn lose(&mut self, now: Time, number: u64, bytes: u64) -> Option<Sent> {
         let lost = self.settle(number, bytes).map(|index| self.sent[index]);
         if self.newest.is_none() {
-            self.prune();
+            self.prune(now);
         }
         lost
     }
@@ -159,7 +172,7 @@ impl Delivery {
     /// What the batch of acknowledgements that has just ended says. `shortest`: less time than that says nothing.
     pub fn sample(&mut self, now: Time, shortest: Time) -> Option<Sample> {
         let newest = self.newest.take().and_then(|number| self.find(number)).map(|index| self.sent[index]);
-        self.prune();
+        self.prune(now);
         let n = newest?;
         self.first_sent = n.at;
         let over = n.at.saturating_sub(n.first_sent).max(now.saturating_sub(n.delivered_at));
@@ -193,17 +206,32 @@ mod tests {
     }
 
     #[test]
+    fn a_packet_that_is_never_settled_keeps_no_others() {
+        let left = Instant::now();
+        let mut d = Delivery::new();
+        for n in 0..100_000 {
+            d.send(MS * n, left, n, 1000, Manner::Plain);
+            if n >= 10 && n % 5000 != 0 {
+                assert!(d.acknowledge(MS * n, left, n, 1000).is_some());
+                d.sample(MS * n, MS);
+            }
+        }
+        assert!(d.sent.len() < 200, "{}", d.sent.len());
+        assert_eq!(d.live, d.sent.iter().filter(|s| s.live).count());
+    }
+
+    #[test]
     fn a_packet_is_found_although_numbers_are_skipped() {
         let left = Instant::now();
         let mut d = Delivery::new();
         for n in [3, 4, 9, 10, 30] {
             d.send(0, left, n, 100, Manner::Plain);
         }
-        assert!(d.lose(9, 100).is_some());
-        assert!(d.lose(9, 100).is_none(), "once only");
-        assert!(d.lose(5, 0).is_none());
+        assert!(d.lose(0, 9, 100).is_some());
+        assert!(d.lose(0, 9, 100).is_none(), "once only");
+        assert!(d.lose(0, 5, 0).is_none());
         assert!(d.acknowledge(0, left, 30, 100).is_some());
-        assert!(d.lose(2, 0).is_none());
+        assert!(d.lose(0, 2, 0).is_none());
     }
 
     #[test]
