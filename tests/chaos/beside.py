@@ -148,6 +148,16 @@ def event(middle: Middle, shell: Shell) -> dict[str, Any]:
     }
 
 
+def going(shell: Shell) -> None:
+    """Until the session goes on; another one is opened where it hangs for good."""
+    since = time.monotonic() + 1.0
+    try:
+        wait_until(lambda: shell.track.went_on_since(since), "the session", WATCHED)
+    except TimeoutError:
+        shell.again.set()
+        wait_until(lambda: shell.track.went_on_since(since), "another session", WATCHED)
+
+
 def measure(kind: type[Peer], rounds: int) -> dict[str, Any]:
     """The events of one peer, in a lab of its own."""
     with Lab(topology()) as lab:
@@ -163,8 +173,7 @@ def measure(kind: type[Peer], rounds: int) -> dict[str, Any]:
         shell.start()
         try:
             for number in range(rounds):
-                since = time.monotonic()
-                wait_until(lambda: shell.track.went_on_since(since + 1.0), "the session", WATCHED)  # noqa: B023
+                going(shell)
                 one = event(Middle(peer, MIDDLES[kind]), shell)
                 said["events"].append(one)
                 tell(f"{peer.name}, {number + 1} of {rounds}: {one}")
