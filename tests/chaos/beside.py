@@ -31,7 +31,7 @@ from warren.lab.services import serve_ssh, start_services
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 AWAY = 2.0
 """Seconds from the kill to the start."""
-WATCHED = 180.0
+WATCHED = 150.0
 """Seconds in which a session goes on, or another one opens; after them it hangs."""
 READY = 60.0
 HUB, GATEWAY, FORWARDED, NEAR = "203.0.113.10", 2200, 2222, 2022
