@@ -14,15 +14,15 @@ from warren.lab import wait_until
 from warren.lab.deployment import Deployment
 from warren.lab.services import ECHO_PORT
 
-WITHIN = 20.0
+WITHIN = 60.0
 MIB = 1 << 20
-PIECE = 8000
+PIECE = 4000
 
 
 class Talk(threading.Thread):
     """A flow that goes on: bytes of a pattern go to the origin, and what comes back is compared."""
 
-    def __init__(self, deployment: Deployment, address: str = "", every: float = 0.01) -> None:
+    def __init__(self, deployment: Deployment, address: str = "", every: float = 0.02) -> None:
         """`address`: of the origin, or what stands for its name."""
         super().__init__(daemon=True)
         payroll = deployment.lab["payroll"].address

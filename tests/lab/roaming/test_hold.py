@@ -14,7 +14,7 @@ from tests.lab.roaming.talk import WITHIN
 from warren.lab import wait_until
 
 HOLD = 3.0
-AWAY = 7.0
+AWAY = 5.0
 """Seconds: an idle connection is asked for once more before it counts as silent."""
 
 
