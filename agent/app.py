@@ -165,7 +165,7 @@ class Agent:
             lambda edge: Node(self.engine, identity, edge, self, mark=MARK), device.edges, self._leaving
         )
         self.switchboard = Switchboard(device.id, lambda: self.nodes)
-        self.peers = Peers(self.engine, device.network, self._prove, self.switchboard)
+        self.peers = Peers(self.engine, device.network, self._prove, self.switchboard, config.hold)
         self.standbys = Standbys(self.peers, lambda: self.nodes)
         self.decisions = Decisions(self.switchboard)
         self.peers.outdated = self.decisions.forget
@@ -288,6 +288,8 @@ class Agent:
     # ---- the host ----
 
     def _network_changed(self) -> None:
+        for node in self.nodes:
+            node.roam()
         if self._reviewing is None or self._reviewing.done():
             self._reviewing = asyncio.create_task(self._review())
         else:

@@ -7,7 +7,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -19,6 +19,8 @@ from warren.fabric.daemon.settings import Endpoint, LogSettings
 from warren.fabric.engines import EngineName
 from warren.fabric.identity import files, keys, statements
 
+HOLD = 60.0
+"""Seconds that flows are kept while their connector can't be reached (protocol.md, section 3)."""
 STATE = Path("/var/lib/warren/agent")
 SOCKET = Path("/run/warren/agent.sock")
 
@@ -73,6 +75,8 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     exclude: tuple[Cidr, ...] = ()
     """CIDRs that are not captured, whatever the edge routes; stronger than `include`."""
     dns: DnsSettings = DnsSettings()
+    hold: Annotated[float, msgspec.Meta(ge=1, le=900)] = HOLD
+    """Seconds for which flows are kept whose connector's host is said to be gone."""
     engine: EngineName = "auto"
     controller: Controller = "warren"
     """Congestion control of the native engine."""

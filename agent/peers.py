@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from warren.agent.config import HOLD
 from warren.agent.opening import Opening, Wanted
 from warren.agent.peer_state import DATAGRAMS, PEER_LIMITS, STREAMS, PeerState
 from warren.fabric.aio.circuits import CircuitSocket, PeerPath
@@ -52,14 +53,21 @@ ALONE = 10.0
 """Seconds for which a tunnel that had no further connector is not asked for one again."""
 WAITING = 4096
 """Flows that wait for one tunnel's connection to be proved: as many as the capture holds SYNs."""
-HOLD = 60.0
-"""Seconds that flows are kept while their connector can't be reached (protocol.md, section 3)."""
 RENEW_EVERY = 1.0
+PERMIT_TRIES = 4
+"""Flows that the judge is asked about for another pass: some may not be granted any more."""
 RESOLVE_TIME = 4.0
 """Seconds that a private resolver may take: a little less than the stub resolver that asks us waits."""
 
 
-class Switches(Protocol):
+class Judge(Protocol):
+    """Who decides flows (fabric/aio/node.py)."""
+
+    async def decide(self, protocol: str, port: int, *, address: str = "", host: str = "") -> Granted:
+        """Raises DeniedError."""
+
+
+class Switches(Judge, Protocol):
     """Where circuits come from (fabric/aio/node.py)."""
 
     async def ask(
@@ -80,13 +88,20 @@ class Peers:
     """All peer connections of the agent."""
 
     def __init__(
-        self, engine: Engine, network: bytes, sign: Callable[[bytes, bytes], tuple[bytes, bytes]], switches: Switches
+        self,
+        engine: Engine,
+        network: bytes,
+        sign: Callable[[bytes, bytes], tuple[bytes, bytes]],
+        switches: Switches,
+        hold: float = HOLD,
     ) -> None:
-        """`network`: DER of its certificate. `sign`: the device key's proof, (challenge, leaf) → (key, signature)."""
+        """`network`: DER of its certificate. `sign`: the device key's proof, (challenge, leaf) → (key, signature).
+        `hold`: seconds for which flows are kept whose connector can't be reached."""
         self._engine = engine
         self._network = network
         self._sign = sign
         self._switches = switches
+        self._hold = hold
         self._budget = Budget()
         self._states: dict[tuple[str, int], list[PeerState]] = {}
         self._alone: dict[tuple[str, int], float] = {}
@@ -255,7 +270,7 @@ class Peers:
             if state.path is path and not state.gone:
                 log.info("connector away", tunnel=state.tunnel_name, connector=state.boot.hex()[:8])
                 state.away = self._loop.time()
-                self._loop.call_later(HOLD, self._give_up, state, state.away)
+                self._loop.call_later(self._hold, self._give_up, state, state.away)
                 self._turn_away(state)
 
     def _turn_away(self, state: PeerState) -> None:
@@ -302,10 +317,12 @@ class Peers:
             try:
                 given, socket = await self._switches.ask(state.index, state.id, state.permit, (), state.boot)
             except DeniedError as error:
+                if error.reason is Reason.GRANT_EXPIRED and await self._renew_permit(state):
+                    continue
                 now = self._loop.time()
                 if error.reason is Reason.JUDGE_AWAY:
                     until = None
-                elif now > (until := until or now + HOLD):
+                elif now > (until := until or now + self._hold):
                     self.ended(path, error.reason)
                     return
                 else:
@@ -316,6 +333,12 @@ class Peers:
             path.add(socket, given.circuit, given.size)
             path.remove(circuit)  # if it led through another edge
             log.info("peer connection has a new circuit", tunnel=state.tunnel_name)
+
+    async def _renew_permit(self, state: PeerState) -> bool:
+        """The pass has ended meanwhile. Whether there is another one."""
+        before = state.permit
+        state.permit = await permit_for(state, self._switches)
+        return state.permit != before
 
     def dropped(self, path: PeerPath, circuit: bytes) -> None:
         """A circuit is over; its peer connection goes on over another one, or ends."""
@@ -405,3 +428,19 @@ def believed(granted: Granted, said: TunnelStatement, named: bytes, now: float) 
     if named == said.former and now < said.until and certificates.fingerprint(granted.former) == named:
         return granted.former
     raise DeniedError(Reason.STALE_GRANT, "its connector has another key than the judge said")
+
+
+async def permit_for(state: PeerState, judge: Judge) -> bytes:
+    """Another pass for a peer connection, as the judge gives it with a decision on one of its flows; the one that it
+    has, where no flow is granted any more."""
+    wanted = {
+        (m.protocol, m.port, m.address, m.host) for m in (opening.wanted.message for opening in state.openings.values())
+    }
+    for protocol, port, address, host in sorted(wanted)[:PERMIT_TRIES]:
+        try:
+            granted = await judge.decide(protocol, port, address=address, host=host)
+        except DeniedError:
+            continue
+        if granted.tunnel == state.tunnel:
+            return granted.permit
+    return state.permit

@@ -13,12 +13,13 @@ from typing import Any, Protocol
 import structlog
 
 from warren.agent.peer_state import PeerState
-from warren.agent.peers import Peers
+from warren.agent.peers import Judge, Peers, permit_for
 from warren.fabric.aio.circuits import CircuitSocket
 from warren.fabric.core.backoff import Backoff
 from warren.fabric.core.errors import DeniedError
 from warren.fabric.core.messages.attachment import Circuit
 from warren.fabric.core.paths import CIRCUITS
+from warren.fabric.core.reasons import Reason
 
 log = structlog.get_logger()
 
@@ -30,7 +31,7 @@ AGAIN = (1.0, 30.0)
 """Seconds until the next attempt, first and longest."""
 
 
-class Switch(Protocol):
+class Switch(Judge, Protocol):
     """One edge (fabric/aio/node.py)."""
 
     state: str
@@ -111,7 +112,7 @@ class Standbys:
 
     async def _ask(self, state: PeerState, switch: Switch, attempts: _Attempts) -> None:
         try:
-            given, socket = await switch.ask(state.index, state.id, state.permit, (), state.boot, patient=False)
+            given, socket = await self._asked(state, switch)
         except DeniedError as error:
             attempts.at = self._loop.time() + attempts.backoff.next()
             log.debug("no standby circuit", tunnel=state.tunnel_name, reason=error.reason.word)
@@ -120,6 +121,16 @@ class Standbys:
         if state.path is not None and state.peer is not None and not state.peer.closed:
             state.path.add(socket, given.circuit, given.size)
             log.info("standby circuit", tunnel=state.tunnel_name, edge=str(socket.switch))
+
+    async def _asked(self, state: PeerState, switch: Switch) -> tuple[Circuit, CircuitSocket]:
+        """Once more with another pass where this edge holds the present one for expired: clocks differ."""
+        ask = (state.index, state.id)
+        try:
+            return await switch.ask(*ask, state.permit, (), state.boot, patient=False)
+        except DeniedError as error:
+            if error.reason is not Reason.GRANT_EXPIRED:
+                raise
+            return await switch.ask(*ask, await permit_for(state, switch), (), state.boot, patient=False)
 
     async def _settle(self, attempts: _Attempts, work: Coroutine[Any, Any, None]) -> None:
         try:

@@ -77,7 +77,7 @@ class Connector:
         self.engine = self._chosen.engine
         self.token = token = tokens.parse_tunnel_token(token_text)
         self._key = keys.generate()
-        self._face = make_face(self._key, token)
+        self._face = make_face(self._key, token, config.hold)
         self._faces = {self._face.identity: self._face}
         """By what an attachment shows: the present one, and that of before where an edge has not taken the new one."""
         self._renewing: asyncio.Task[None] | None = None
@@ -87,7 +87,7 @@ class Connector:
         self._doors: dict[bytes, AgentAtDoor] = {}
         self._by_peer: dict[bytes, AgentAtDoor] = {}
         self.draining = False
-        self._lease, self._confirmed = config.lease, elapsed()
+        self._lease, self._confirmed, self._hold = config.lease, elapsed(), config.hold
         self._edges = Newest(token.network, token.edges())
         self._nodes = PerEdge(lambda edge: Node(self.engine, self._face.identity, edge, self), token.edges())
         self._presences = PerEdge(lambda edge: Presence(self._face.identity, edge), token.edges())
@@ -108,6 +108,7 @@ class Connector:
         self._beat = self._loop.call_later(BEAT, self._tick)
         self._keep_lease()
         for node in self.nodes:
+            node.roam()
             try:
                 node.health(self.counts.open, self.draining)
             except WireError as error:
@@ -142,7 +143,7 @@ class Connector:
             self._renewing = asyncio.create_task(self._renew(token))
 
     async def _renew(self, token: tokens.TunnelToken) -> None:
-        face = make_face(self._key, token)
+        face = make_face(self._key, token, self._hold)
         self._faces[face.identity] = face
         refused = await asyncio.gather(*(self._renew_at(node, face) for node in list(self.nodes)))
         if all(refused):

@@ -17,6 +17,8 @@ from warren.fabric.core.errors import ConfigError
 from warren.fabric.daemon.settings import Endpoint, LogSettings
 from warren.fabric.engines import EngineName
 
+HOLD = 900.0
+"""Seconds for which the flows of a silent agent are kept (protocol.md, section 3)."""
 TOKEN_LIMIT = 16_384
 """Bytes of a token file that are read; a token has about 1,200."""
 
@@ -31,6 +33,8 @@ class ConnectorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """Seconds that flows get to end after SIGTERM."""
     lease: Annotated[float, msgspec.Meta(ge=1, le=86_400)] = LEASE
     """Seconds for which flows go on although no edge can be reached that confirms them."""
+    hold: Annotated[float, msgspec.Meta(ge=3, le=86_400)] = HOLD
+    """Seconds for which the flows of an agent that is not heard are kept."""
     engine: EngineName = "auto"
     controller: Controller = "warren"
     """Congestion control of the native engine."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from warren import __version__
+from warren.connector.config import HOLD
 from warren.fabric.aio.owner import Identity
 from warren.fabric.core.engine import Limits, ServerConfig
 from warren.fabric.core.errors import ConfigError
@@ -20,8 +21,9 @@ from warren.fabric.identity import certificates, keys, proof
 from warren.fabric.identity.tokens import TunnelToken
 
 ALPN = "warren-peer/1"
-PEER_LIMITS = Limits(idle_timeout=900.0, streams=1024, connection_window=256 << 20)
-"""Idle: the hold time for a silent agent (protocol.md, section 3)."""
+PEER_LIMITS = Limits(streams=1024, connection_window=256 << 20)
+ALIVE = 20.0
+"""Seconds after which an idle agent is asked whether it is there; a third of a shorter hold time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +37,14 @@ class Face:
     identity: Identity
 
 
-def make_face(key: Ed25519PrivateKey, token: TunnelToken) -> Face:
-    """`key`: the process's own."""
+def make_face(key: Ed25519PrivateKey, token: TunnelToken, hold: float = HOLD) -> Face:
+    """`key`: the process's own. `hold`: seconds for which flows of a silent agent are kept."""
+    limits = replace(PEER_LIMITS, idle_timeout=hold, keep_alive=min(ALIVE, hold / 3))
     raw = keys.public(key)
     leaf = token.make_leaf(raw)
     shown = certificates.pem(leaf), keys.private_pem(key)
     streams, datagrams = (
-        ServerConfig((ALPN,), *shown, replace(PEER_LIMITS, datagrams=datagrams)) for datagrams in (False, True)
+        ServerConfig((ALPN,), *shown, replace(limits, datagrams=datagrams)) for datagrams in (False, True)
     )
 
     def sign(label: bytes, challenge: bytes, edge_leaf: bytes) -> bytes:

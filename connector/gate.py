@@ -136,7 +136,9 @@ class Gate:
         self._welcomed: dict[str, float] = {}
 
     def clock(self, edge: str, edge_time: float, elapsed: float) -> None:
-        """What time it is at an edge, as its session said. `elapsed`: seconds on CLOCK_BOOTTIME."""
+        """What time it is at an edge, as its session said: a new process may have another clock than the one before.
+        `elapsed`: seconds on CLOCK_BOOTTIME."""
+        self._time.forget(edge)
         self._welcomed[edge] = edge_time - elapsed
 
     def check(self, message: Open, key: bytes, elapsed: float) -> Grant:

@@ -16,6 +16,7 @@ from warren.dnsfilter.refresh import Building
 from warren.edge.api.app import create_app
 from warren.edge.api.context import Identity
 from warren.edge.api.server import serve
+from warren.edge.clock import SteadyClock
 from warren.edge.config import EdgeConfig
 from warren.edge.connections import Connections
 from warren.edge.dns.service import DnsService
@@ -81,6 +82,7 @@ class Edge:
         now = self._loop.time()
         doorkeeper = Doorkeeper(credentials.network, credentials.leaf, lambda: repository.snapshot, time.time)
         self.dns = dns
+        self._clock = SteadyClock()
         authority = Authority(
             credentials.edge.id,
             doorkeeper,
@@ -91,6 +93,7 @@ class Edge:
             self._signed,
             dns.search,
             dns.zones,
+            self._clock,
         )
         self.sessions = Sessions(authority)
         self._doorkeeper = doorkeeper
@@ -133,7 +136,7 @@ class Edge:
     def _permitted(self, permit: bytes, key: bytes) -> str | Reason:
         """The tunnel that a pass is for. The device must still be there: a deleted one gets no new circuit."""
         try:
-            said = self._verifier.permit(permit, time.time())
+            said = self._verifier.permit(permit, self._clock())
         except DeniedError as error:
             return error.reason
         snapshot = self.repository.snapshot

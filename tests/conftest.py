@@ -9,7 +9,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from warren.fabric.aio import logs as set_up_logs
 
-SHARE_A_LAB = ("tests/lab/thread/", "tests/lab/dns/")
+SHARE_A_LAB = ("tests/lab/thread/", "tests/lab/dns/", "tests/lab/roaming/")
 REAL_TIME = ("tests/lab/", "tests/loopback/", "tests/apps/")
 ORDER = ("tests/lab/thread/", "tests/lab/test_chaos", "tests/unit", "tests/loopback", "tests/lab", "tests/apps", "")
 

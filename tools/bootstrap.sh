@@ -20,6 +20,8 @@ PACKAGES=(
     libunbound8 knot-dnsutils
     # systemd-resolved as agents speak to it: busctl, and a bus for its stand-in
     dbus-daemon systemd
+    # an edge whose clock is set
+    faketime
     # to fetch the locked versions
     ca-certificates
 )

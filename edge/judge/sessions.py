@@ -39,8 +39,9 @@ QUERIES = 64
 """DNS queries of one device under way."""
 SESSIONS_PER_DEVICE = 8
 """Sessions of one device at once: one, and those of before that are not known dead yet. The newest stay."""
-REMEMBERED = 3_600.0
-"""Seconds for which a connector that enters hears of a deletion: far longer than a grant opens flows."""
+REMEMBERED = 86_400.0
+"""Seconds for which a connector that enters hears of a deletion: far longer than a grant opens flows, since the clock
+by which deletions are dated may be set by some hours meanwhile."""
 CHOOSE_EVERY = 0.5
 """Seconds between two choices of one session: each is a transaction of the store, and tells everybody."""
 MISSED = 3.5
@@ -63,6 +64,8 @@ class Authority:
     """Domains that devices complete short names with."""
     zones: tuple[str, ...] = ()
     """Names of the resolver's own zones, as agents are told to ask about them."""
+    clock: Callable[[], float] = time.time
+    """The time that is signed, Unix time in seconds: it must not jump (edge/clock.py)."""
 
     @property
     def snapshot(self) -> Snapshot:
@@ -265,7 +268,7 @@ class Session:
             case DeviceNode(device, _):
                 self.tell_network(device)
             case ConnectorNode(tunnel):
-                self._send(say.Welcome(tunnel.id, tunnel.name, self._authority.edge, time.time()))
+                self._send(say.Welcome(tunnel.id, tunnel.name, self._authority.edge, self._authority.clock()))
                 self.tell_revoked()
         self.tell_edges()
 
@@ -323,7 +326,7 @@ class Session:
                 raise WireError(f"{type(message).__name__} is not for this node now")
 
     def _decide(self, asked: say.Decide, key: bytes) -> say.Granted | say.Denied:
-        now = time.time()
+        now = self._authority.clock()
         decision = self._decision(asked, keys.thumbprint(key), now)
         if isinstance(decision, Refused):
             self._sessions.counters[f"denied_{decision.reason.word}"] += 1
@@ -341,7 +344,7 @@ class Session:
             tunnel.authority,
             tunnel.statement,
             decision.route.id,
-            tunnel.former if now < tunnel.until else b"",
+            tunnel.former if time.time() < tunnel.until else b"",
         )
 
     async def _choose(self, request: int, device: Device, vnet: str) -> None:

@@ -7,12 +7,12 @@ edge goes on from memory: it decides and answers as it last knew, until the view
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from warren.edge.clock import elapsed
 from warren.edge.store.errors import cause_of
 from warren.edge.store.repository import Repository
 
@@ -22,11 +22,6 @@ AWAY: tuple[type[Exception], ...] = (SQLAlchemyError, OSError)
 """What the repository raises when its database can't be reached, or can't do what it is asked."""
 
 log = structlog.get_logger()
-
-
-def elapsed() -> float:
-    """Seconds of CLOCK_BOOTTIME: what counts the lease, also while the host is suspended."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Follower:

@@ -6,11 +6,15 @@ import asyncio
 from collections.abc import Callable
 
 from warren.fabric.aio.drive import Drive
+from warren.fabric.aio.lookup import any_address
 from warren.fabric.aio.udp import UdpSocket
-from warren.fabric.core.engine import Address, Batch, ClientConfig, Engine
+from warren.fabric.core.engine import Address, Batch, ClientConfig, Engine, PathChange
 from warren.fabric.core.errors import WireError
 from warren.fabric.core.link import Link, LinkEvent
 from warren.fabric.core.reasons import Reason
+
+PROBES, PROBE_TIME = 5, 0.2
+"""How often a connection is probed before it counts as lost, and the least seconds for each answer."""
 
 
 class Call:
@@ -32,12 +36,13 @@ class Call:
         `timeout`, `timed_out`: their timer. A WireError raised by any of them closes the connection."""
         self._loop = asyncio.get_running_loop()
         self._address = address
+        self._mark = mark
         self._handle = handle
         self._families = drain
         self.dropped = 0
         connection = engine.connect(config, self._loop.time())
         self.link = Link(connection)
-        self._udp = UdpSocket(self, ("::" if ":" in address[0] else "0.0.0.0", 0), mark=mark)  # noqa: S104
+        self._udp = UdpSocket(self, any_address(address), mark=mark)
         self._drive = Drive(connection, b"", self._drain, self._send, timeout, timed_out)
 
     def start(self) -> None:
@@ -48,6 +53,30 @@ class Call:
         """After something was said by a family."""
         if not self._drive.closed:
             self._drive.flush()
+
+    def move(self, address: Address) -> None:
+        """This host's way there has changed, or it is reached at another address now. The connection goes on: the far
+        end sees a client that migrates."""
+        if self._drive.closed:
+            return
+        if address != self._address:
+            self._udp.close()
+            self._address, self._udp = address, UdpSocket(self, any_address(address), mark=self._mark)
+        if self.link.connection.sampled():
+            self.link.connection.path_changed(self._loop.time(), PathChange.MOVED)
+        self.flush()
+
+    async def answers(self) -> bool:
+        """Whether anything comes when the far end is asked."""
+        connection = self.link.connection
+        before = connection.statistics().received
+        for _ in range(PROBES):
+            connection.probe(self._loop.time())
+            self.flush()
+            await asyncio.sleep(max(PROBE_TIME, connection.pto()))
+            if connection.statistics().received > before:
+                return True
+        return False
 
     def close(self, reason: Reason) -> None:
         """Ends the connection, saying why, and closes its socket."""

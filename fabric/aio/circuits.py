@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import structlog
 
 from warren.fabric.aio.drive import Drive
+from warren.fabric.aio.lookup import any_address
 from warren.fabric.aio.udp import UdpSocket
 from warren.fabric.core import frames
 from warren.fabric.core.engine import Address, Batch, Buffer, Connection, PathChange
@@ -59,7 +60,6 @@ class CircuitSocket:
     def __init__(
         self,
         index: int,
-        bind: Address,
         switch: Address,
         verify: Callable[[], None],
         swallows: Callable[[bytes], None],
@@ -76,10 +76,11 @@ class CircuitSocket:
         self.verify = verify
         self.swallows = swallows
         self.moved = moved
+        self._mark = mark
         self._listens = listens
         self._closed = False
         self._loop = asyncio.get_running_loop()
-        self._udp = UdpSocket(self, bind, mark=mark)
+        self._udp = UdpSocket(self, any_address(switch), mark=mark)
         self._paths: dict[bytes, PeerPath] = {}
         self._expected: dict[bytes, Expect] = {}
         self._touched: dict[PeerPath, None] = {}
@@ -108,8 +109,18 @@ class CircuitSocket:
             self.slot.attachment(False, self._loop.time())
             self._settle_slot()
 
+    def move(self, switch: Address) -> None:
+        """This host's way to the switch has changed, or that is reached at another address now: slot and circuits stay.
+        Raises ConfigError."""
+        if switch != self.switch:
+            self._udp.close()
+            self.switch, self._udp = switch, UdpSocket(self, any_address(switch), mark=self._mark)
+        if self.slot is not None:
+            self.slot.network_changed(self._loop.time())
+            self._settle_slot()
+
     def suspect(self) -> None:
-        """The other end says that large packets vanish."""
+        """Large packets vanish, as the other end says, our engine, or our kernel."""
         if self.slot is not None:
             self.slot.suspect(self._loop.time())
             self._settle_slot()
@@ -200,7 +211,11 @@ class CircuitSocket:
         if self._closed:
             self.dropped["closed"] += batch.segments
             return True
-        return self._udp.send(batch, self.switch)
+        too_large = self._udp.too_large
+        took = self._udp.send(batch, self.switch)
+        if self._udp.too_large > too_large:
+            self.suspect()
+        return took
 
     # ---- paths ----
 

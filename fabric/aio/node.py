@@ -19,7 +19,7 @@ import structlog
 from warren.fabric.aio.asked import ANSWER_TIME, DOUBT, Asked
 from warren.fabric.aio.call import Call
 from warren.fabric.aio.circuits import CircuitSocket
-from warren.fabric.aio.lookup import edge_address
+from warren.fabric.aio.lookup import Whereabouts
 from warren.fabric.aio.owner import Identity, Owner
 from warren.fabric.core import frames
 from warren.fabric.core import session as core
@@ -77,12 +77,12 @@ class Node:
         self._identity = identity
         self._owner = owner
         self._mark = mark
+        self._where = Whereabouts(edge, mark)
         self._loop = asyncio.get_running_loop()
         self._call: Call | None = None
         self._attachment: Attachment | None = None
         self._session: core.AgentSession | core.ConnectorSession | None = None
         self._ended: asyncio.Future[None] = self._loop.create_future()
-        self._address: Address | None = None
         self._circuits = Asked[Circuit]("circuits asked for", self.flush, self._verify, 6 * DOUBT)
         self._decisions = Asked[say.Granted]("decisions", self.flush, self._verify)
         self._choices = Asked[bool]("choices of a virtual network", self.flush, self._verify)
@@ -116,7 +116,7 @@ class Node:
 
     async def _connect(self, backoff: Backoff) -> None:
         """One connection, from its first packet to its end."""
-        address = await edge_address(self.edge)
+        address = await self._where.look_up(backoff.tries)
         self._place(address)
         self._attached = self._entered = False
         self._ended = self._loop.create_future()
@@ -145,27 +145,35 @@ class Node:
         return ClientConfig(ALPN, self.edge.server_name, root, LIMITS[self._identity.role])
 
     def _place(self, address: Address) -> None:
-        """Circuit sockets towards this address; new ones where the edge has moved."""
-        if address == self._address and self.sockets:
-            return
+        """Circuit sockets towards this address. Where it is another one, they keep their slots and circuits: the edge
+        may be the same, reached over another family."""
         for circuit_socket in self.sockets:
-            circuit_socket.close()
-        self._address = address
-        bind = ("::" if ":" in address[0] else "0.0.0.0", 0)  # noqa: S104
-        listens = self._identity.role == "connector"
-        self.sockets = [
-            CircuitSocket(
-                index,
-                bind,
-                address,
-                self._verify,
-                self._swallows,
-                self._mark,
-                listens=listens,
-                moved=self._moved,
-            )
-            for index in (0, 1)
-        ]
+            if circuit_socket.switch != address:
+                circuit_socket.move(address)
+        if not self.sockets:
+            listens = self._identity.role == "connector"
+            self.sockets = [
+                CircuitSocket(
+                    index,
+                    address,
+                    self._verify,
+                    self._swallows,
+                    self._mark,
+                    listens=listens,
+                    moved=self._moved,
+                )
+                for index in (0, 1)
+            ]
+
+    def roam(self) -> None:
+        """This host's addresses or routes may have changed: if the way to the edge has, everything goes on from there,
+        or over the other family."""
+        if not self._held and self._where.moved() and self._where.address is not None:
+            log.info("the way to the edge has changed", edge=str(self.edge))
+            for circuit_socket in self.sockets:
+                circuit_socket.move(self._where.address)
+            if self._call is not None:
+                self._call.move(self._where.address)
 
     def doubt(self) -> None:
         """Others answer faster: is the edge still there? The owner hears `silent` if it is not."""
@@ -179,7 +187,8 @@ class Node:
 
     def _verify(self) -> None:
         """The edge may be another process by now: a second connection beside the first, at most one at a time, tells
-        its boot id. If that is the one known, the hint was false; if not, the first is dropped and made anew."""
+        its boot id. If that is the one known and the first still answers, the hint was false; if not, the first is
+        dropped and made anew: its edge was restarted, or took this node for gone while its host was suspended."""
         if self._verifying is None or self._verifying.done():
             self._verifying = asyncio.create_task(self._look())
 
@@ -190,8 +199,8 @@ class Node:
             self.flush()
 
     async def _look(self) -> None:
-        known = self._attachment.boot if self._attachment is not None else b""
-        if self._address is None or not known:
+        known, first = self._attachment.boot if self._attachment is not None else b"", self._call
+        if self._where.address is None or first is None or not known:
             return
         seen: asyncio.Future[bytes] = self._loop.create_future()
 
@@ -199,16 +208,18 @@ class Node:
             if isinstance(event, LinkReady) and not seen.done():
                 seen.set_result(event.boot)
 
-        call = Call(self._engine, self._config(), self._address, handle, lambda: False, mark=self._mark)
+        call = Call(self._engine, self._config(), self._where.address, handle, lambda: False, mark=self._mark)
         call.start()
-        pto = self._call.link.connection.pto() if self._call is not None else 0.0
-        silence = self._loop.call_later(max(SILENT, 4 * pto), self._owner.silent, self)
+        silence = self._loop.call_later(max(SILENT, 4 * first.link.connection.pto()), self._owner.silent, self)
         try:
             async with asyncio.timeout(LOOK_TIME):
                 boot = await seen
             silence.cancel()
-            if boot != known and not self._ended.done():
-                self._away(Reason.JUDGE_AWAY, "the edge was restarted")
+            why = "the edge was restarted" if boot != known else ""
+            if not why and not await first.answers():
+                why = "it has forgotten the connection"
+            if why and first is self._call and not self._ended.done():
+                self._away(Reason.JUDGE_AWAY, why)
                 self._ended.set_result(None)
         except TimeoutError:
             pass  # nobody is there: the first connection will find that out by itself
@@ -233,11 +244,11 @@ class Node:
         """The node that has taken over, as `identity`, with the same key: slots, circuits and boot id are its own now,
         and no flow notices. A reason: why the edge did not take it; then this one goes on as before. Where there is no
         edge to ask, this one shows the new identity as soon as there is."""
-        if self.state != "connected" or self._address is None:
+        if self.state != "connected" or self._where.address is None:
             self._identity = identity
             return self
         successor = Node(self._engine, identity, self.edge, self._owner, mark=self._mark)
-        successor.boot, successor.sockets, successor._address = self.boot, self.sockets, self._address
+        successor.boot, successor.sockets = self.boot, self.sockets
         successor._lent, self._held = True, True
         try:
             successor.start()

@@ -45,6 +45,8 @@ IGNORED = frozenset(
     }
 )
 """Errors of a send that count as loss (no route, a packet too large for it): the cores find out and bind anew."""
+TOO_LARGE = frozenset({errno.EMSGSIZE, errno.EINVAL})
+"""EINVAL: of a batch, whose segments are too large, on older kernels."""
 
 
 class Receiver(Protocol):
@@ -59,14 +61,15 @@ class Receiver(Protocol):
 
 
 class UdpSocket:
-    """One UDP socket on the running loop. `lost` counts sends that the kernel refused."""
+    """One UDP socket on the running loop. `lost` counts datagrams that the kernel refused, `too_large` those of them
+    that are larger than the interface's MTU."""
 
     def __init__(self, receiver: Receiver, bind: Address, *, mark: int = 0) -> None:
         """Raises ConfigError if the address can't be bound. `mark`: SO_MARK, by which our packets avoid our routes."""
         self._receiver = receiver
         self._loop = asyncio.get_running_loop()
         self._waiting = False
-        self.lost = 0
+        self.lost = self.too_large = 0
         self.socket = open_socket(bind, mark)
         self._loop.add_reader(self.socket.fileno(), self._readable)
 
@@ -96,6 +99,8 @@ class UdpSocket:
             if error.errno not in IGNORED:
                 raise
             self.lost += batch.segments
+            if error.errno in TOO_LARGE:
+                self.too_large += batch.segments
         return True
 
     def send_one(self, data: bytes, address: Address) -> None:

@@ -233,6 +233,10 @@ class EdgeTime:
             self._offsets.pop(next(iter(self._offsets)))
         self._offsets[grant.edge] = offset if known is None else max(known, offset)
 
+    def forget(self, edge: str) -> None:
+        """Its clock is another one from now on."""
+        self._offsets.pop(edge, None)
+
     def now(self, edge: str, elapsed: float) -> float | None:
         """The edge's Unix time, or a little less; None if it has signed nothing yet."""
         offset = self._offsets.get(edge)

@@ -28,6 +28,8 @@ class Pace:
     cut: float = 10.0
     long_cut: float = 60.0
     bad: float = 15.0
+    suspended: float = 90.0
+    """Longer than an edge waits for an agent."""
     recovery: float = 6.0
     settled: float = 2.0
 
@@ -124,6 +126,10 @@ def far_away(world: World, pace: Pace, draw: random.Random) -> None:
     impaired(world, Impairment(delay=0.375), pace.bad)
 
 
+def suspended(world: World, pace: Pace, draw: random.Random) -> None:
+    freeze(world, "agent", pace.suspended)
+
+
 def impaired(world: World, impairment: Impairment, lasts: float) -> None:
     world.lab.impair(LINE, impairment)
     try:
@@ -154,6 +160,7 @@ KINDS = {
         Kind("long-cut", "link cut for a minute", long_cut, full=True),
         Kind("loss", "30 % of all packets lost", lossy),
         Kind("narrow", "path MTU 1280, ICMP filtered", narrowed),
+        Kind("suspended", "laptop suspended, then awake", suspended, full=True),
         Kind("far", "round trip of 750 ms", far_away),
     )
 }

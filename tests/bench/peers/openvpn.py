@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.bench.peers.peer import HUB, UP_WITHIN, Peer
+from tests.bench.peers.peer import HUB, LAPTOP_INSIDE, SITE_INSIDE, UP_WITHIN, Peer
 from tests.bench.peers.programs import debian
 from warren.lab.host import Host
 
@@ -36,8 +36,10 @@ class OpenVpn(Peer):
                 ("site", self.site, "clientAuth"),
             )
         }
-        self.hub.write("/etc/openvpn-clients/laptop", 'push "route 10.10.0.0 255.255.0.0"\n')
-        self.hub.write("/etc/openvpn-clients/site", "iroute 10.10.0.0 255.255.0.0\n")
+        stays = "ifconfig-push {} 255.255.255.0\n"  # also when the server is started again
+        laptop, site = stays.format(LAPTOP_INSIDE), stays.format(SITE_INSIDE)
+        self.hub.write("/etc/openvpn-clients/laptop", laptop + 'push "route 10.10.0.0 255.255.0.0"\n')
+        self.hub.write("/etc/openvpn-clients/site", site + "iroute 10.10.0.0 255.255.0.0\n")
         known = f"<peer-fingerprint>\n{marks['laptop']}\n{marks['site']}\n</peer-fingerprint>\n"
         self._start(program, "hub", self.hub, SERVER.format(port=PORT) + known)
         known = f"<peer-fingerprint>\n{marks['hub']}\n</peer-fingerprint>\n"

@@ -40,6 +40,9 @@ class Switch:
         self.asked += 1
         raise DeniedError(Reason.TUNNEL_DOWN)
 
+    async def decide(self, protocol: str, port: int, *, address: str = "", host: str = "") -> Granted:
+        raise DeniedError(Reason.NO_ROUTE)
+
 
 class App:
     """A flow's owner, who remembers how it ended."""

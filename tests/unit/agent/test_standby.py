@@ -10,6 +10,7 @@ from warren.agent import standby as module
 from warren.agent.standby import Standbys
 from warren.fabric.core.errors import DeniedError
 from warren.fabric.core.messages.attachment import Circuit
+from warren.fabric.core.messages.peer import Open
 from warren.fabric.core.reasons import Reason
 
 BOOT = b"b" * 16
@@ -22,6 +23,8 @@ class Switch:
         self.name, self.state, self.has_it = name, state, has_it
         self.sockets: Any = [SimpleNamespace(slot=SimpleNamespace(bound=bound), switch=name)]
         self.asked: list[tuple[Any, ...]] = []
+        self.expired = b""
+        """The pass that its clock holds for expired."""
 
     async def ask(
         self, index: int, peer: bytes, permit: bytes, tried: Any, boot: bytes = b"", *, patient: bool = True
@@ -29,7 +32,14 @@ class Switch:
         self.asked.append((index, peer, permit, tried, boot, patient))
         if not self.has_it:
             raise DeniedError(Reason.TUNNEL_DOWN)
+        if permit == self.expired:
+            raise DeniedError(Reason.GRANT_EXPIRED)
         return Circuit(1, self.name.encode(), 1444, boot), self.sockets[0]
+
+    async def decide(self, protocol: str, port: int, *, address: str = "", host: str = "") -> Any:
+        if port != 22:
+            raise DeniedError(Reason.NO_ROUTE)
+        return SimpleNamespace(tunnel="T", permit=f"for {address}".encode())
 
 
 class Path:
@@ -53,11 +63,16 @@ class Path:
 class State:
     """One peer connection."""
 
-    tunnel_name, index, id, permit, boot, gone = "payroll", 0, b"p" * 16, b"permit", BOOT, False
+    tunnel, tunnel_name, index, id, permit, boot, gone = "T", "payroll", 0, b"p" * 16, b"permit", BOOT, False
 
     def __init__(self, first: Switch, *, ready: bool = True) -> None:
         self.path = Path(first)
         self.peer = SimpleNamespace(ready=ready, closed=False)
+        self.openings = {
+            port: SimpleNamespace(wanted=SimpleNamespace(message=Open(b"", b"", "tcp", port, address="10.0.0.1")))
+            for port in (22, 80)
+        }
+        """Flows; the one to port 80 is granted no more."""
 
 
 def looks(state: State, switches: list[Switch], times: int = 3) -> None:
@@ -81,6 +96,15 @@ def test_the_next_edge_is_asked_for_the_same_connector_process_and_once_only() -
     looks(state, [one, other, third])
     assert other.asked == [(0, b"p" * 16, b"permit", (), BOOT, False)]
     assert not one.asked and not third.asked and len(state.path.held) == 2
+
+
+def test_an_edge_whose_clock_says_that_the_pass_has_expired_gives_another_one() -> None:
+    one, other = Switch("one"), Switch("other")
+    other.expired = b"permit"
+    state = State(one)
+    looks(state, [one, other], times=5)
+    assert [asked[2] for asked in other.asked] == [b"permit", b"for 10.0.0.1"]
+    assert len(state.path.held) == 2 and state.permit == b"permit", "the other edge's clock says otherwise"
 
 
 def test_one_edge_alone_is_not_asked() -> None:

@@ -121,6 +121,15 @@ def test_before_an_edge_told_the_time_nothing_opens() -> None:
     assert refusal(opening(signed()), at=fresh) is Reason.STALE_GRANT
 
 
+def test_a_new_process_of_an_edge_may_have_a_clock_that_was_set_back() -> None:
+    hour, at = 3600.0, gate()
+    assert at.check(opening(signed()), KEY, ELAPSED)
+    earlier = opening(signed(issued=NOW - hour, expires=NOW - hour + 60))
+    assert refusal(earlier, at=at) is Reason.GRANT_EXPIRED
+    at.clock(WORLD.edge, NOW - hour, ELAPSED)
+    assert at.check(earlier, KEY, ELAPSED)
+
+
 def test_before_an_edge_told_what_was_revoked_nothing_opens() -> None:
     fresh = Gate(WORLD.tunnel, Verifier(WORLD.network, WORLD.edges), Ceiling())
     fresh.clock(WORLD.edge, NOW, ELAPSED)

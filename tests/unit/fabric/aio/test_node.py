@@ -39,7 +39,7 @@ async def renew(monkeypatch: pytest.MonkeyPatch, successor: Callable[[Node], Non
     """(what came of it, the node, its socket). `successor`: what happens when it is started."""
     node = Node(engine(), BEFORE, Edge("e" * 20, "edge.example.net", 4433), cast("Any", None))
     socket = Socket()
-    node.state, node._address, node.sockets = "connected", ("192.0.2.1", 4433), [cast("Any", socket)]
+    node.state, node._where.address, node.sockets = "connected", ("192.0.2.1", 4433), [cast("Any", socket)]
     node._call = cast("Any", object())
     for name, value in state.items():
         setattr(node, name, value)
