@@ -164,9 +164,9 @@ class Agent:
         self._nodes = PerEdge(
             lambda edge: Node(self.engine, identity, edge, self, mark=MARK), device.edges, self._leaving
         )
-        self.switchboard = Switchboard(device.id, lambda: self.nodes)
-        self.peers = Peers(self.engine, device.network, self._prove, self.switchboard, config.hold)
-        self.standbys = Standbys(self.peers, lambda: self.nodes)
+        self.switchboard = Switchboard(device.id, lambda: self.nodes, lambda: self._edges.edges)
+        self.peers = Peers(self.engine, device.network, self._prove, self.switchboard.for_tunnel, config.hold)
+        self.standbys = Standbys(self.peers, self.switchboard.nodes_for)
         self.decisions = Decisions(self.switchboard)
         self.peers.outdated = self.decisions.forget
         self.tcp = TcpJourney(self.capture, self.decisions, self.peers, self._names)
@@ -243,7 +243,9 @@ class Agent:
         """Peer connections go on through another edge, if there is one."""
         self.switchboard.avoid(node)
         if self.switchboard.others(node):
-            self._leaving(node)
+            leave = self.peers.silent if node.state == "connected" else self.peers.renew
+            for circuit_socket in node.sockets:
+                leave(circuit_socket)
 
     def _leaving(self, node: Node) -> None:
         for circuit_socket in node.sockets:
@@ -261,7 +263,7 @@ class Agent:
     def welcomed(self, welcome: say.Welcome) -> None:
         pass
 
-    def revoked(self, revoked: say.Revoked) -> None:
+    def revoked(self, revoked: say.Revoked, node: Node) -> None:
         pass
 
     def offered(self, offer: Offer, circuit_socket: CircuitSocket, identity: Identity) -> None:

@@ -92,11 +92,12 @@ class Peers:
         engine: Engine,
         network: bytes,
         sign: Callable[[bytes, bytes], tuple[bytes, bytes]],
-        switches: Switches,
+        switches: Callable[[str], Switches],
         hold: float = HOLD,
     ) -> None:
         """`network`: DER of its certificate. `sign`: the device key's proof, (challenge, leaf) → (key, signature).
-        `hold`: seconds for which flows are kept whose connector can't be reached."""
+        `switches`: by the tunnel's id, those that its connectors are attached to. `hold`: seconds for which flows are
+        kept whose connector can't be reached."""
         self._engine = engine
         self._network = network
         self._sign = sign
@@ -187,7 +188,7 @@ class Peers:
     async def _connect(self, state: PeerState, granted: Granted, said: TunnelStatement) -> None:
         leaving = tuple(other.boot for other in self._states[granted.tunnel, state.index] if other.draining)
         try:
-            circuit, socket = await self._switches.ask(
+            circuit, socket = await self._switches(state.tunnel).ask(
                 state.index, state.id, granted.permit, (*state.avoids, *leaving), patient=not state.avoids
             )
             root = believed(granted, said, circuit.authority, time.time())
@@ -289,16 +290,26 @@ class Peers:
             self.ended(state.path, Reason.PEER_GONE)
 
     def renew(self, socket: CircuitSocket) -> None:
-        """The switch behind this socket was restarted, or is gone: living peer connections get circuits anew, those
-        that have no other one at once."""
-        for state in self.states():
-            circuit = state.path.through(socket) if state.path is not None else None
-            if state.path is None or circuit is None:
-                continue
-            if state.path.remove(circuit):
-                self._look_away(state.path)
+        """The switch behind this socket was restarted, or has left the list: living peer connections get circuits
+        anew, those that have no other one at once."""
+        for state, path, circuit in self._through(socket):
+            if path.remove(circuit):
+                self._look_away(path)
             elif not state.renewing:
-                self._spawn(self._renew_once(state, state.path))
+                self._spawn(self._renew_once(state, path))
+
+    def silent(self, socket: CircuitSocket) -> None:
+        """The switch behind this socket does not answer, others do: its circuits don't count until something comes by
+        them, and who has no other one gets it at once."""
+        for state, path, circuit in self._through(socket):
+            if len(path.ways) > 1:
+                path.away.add(circuit)
+            elif not state.renewing:
+                self._spawn(self._renew_once(state, path))
+
+    def _through(self, socket: CircuitSocket) -> list[tuple[PeerState, PeerPath, bytes]]:
+        ways = [(state, state.path, state.path.through(socket)) for state in self.states() if state.path is not None]
+        return [(state, path, circuit) for state, path, circuit in ways if circuit is not None]
 
     async def _renew_once(self, state: PeerState, path: PeerPath) -> None:
         state.renewing = True
@@ -315,7 +326,8 @@ class Peers:
         circuit = path.circuit
         while state.peer is not None and not state.peer.closed and path.circuit == circuit and len(path.ways) == 1:
             try:
-                given, socket = await self._switches.ask(state.index, state.id, state.permit, (), state.boot)
+                switches = self._switches(state.tunnel)
+                given, socket = await switches.ask(state.index, state.id, state.permit, (), state.boot)
             except DeniedError as error:
                 if error.reason is Reason.GRANT_EXPIRED and await self._renew_permit(state):
                     continue
@@ -337,7 +349,7 @@ class Peers:
     async def _renew_permit(self, state: PeerState) -> bool:
         """The pass has ended meanwhile. Whether there is another one."""
         before = state.permit
-        state.permit = await permit_for(state, self._switches)
+        state.permit = await permit_for(state, self._switches(state.tunnel))
         return state.permit != before
 
     def dropped(self, path: PeerPath, circuit: bytes) -> None:

@@ -62,8 +62,8 @@ class _Attempts:
 class Standbys:
     """Asks for them. `start` it, `close` it."""
 
-    def __init__(self, peers: Peers, switches: Callable[[], Sequence[Switch]]) -> None:
-        """`switches`: all edges, as they are now."""
+    def __init__(self, peers: Peers, switches: Callable[[str], Sequence[Switch]]) -> None:
+        """`switches`: by the tunnel's id, all edges, first those that its connectors are attached to."""
         self._peers = peers
         self._switches = switches
         self._attempts: dict[PeerState, _Attempts] = {}
@@ -82,8 +82,6 @@ class Standbys:
 
     def _look(self) -> None:
         self.start()
-        if len(self._switches()) < 2:
-            return
         asking = [state for state, attempts in self._attempts.items() if attempts.task is not None]
         self._attempts = {
             state: self._attempts.get(state) or _Attempts() for state in dict.fromkeys([*self._peers.states(), *asking])
@@ -101,9 +99,9 @@ class Standbys:
         return len(ways) < CIRCUITS - 1 and sum(way.circuit not in state.path.away for way in ways) < USABLE
 
     def _choose(self, state: PeerState) -> Switch | None:
-        """The first edge, in this agent's order, that is connected and has no circuit of this connection."""
+        """The first edge, in the order for this tunnel, that is connected and has no circuit of this connection."""
         assert state.path is not None
-        for switch in self._switches():
+        for switch in self._switches(state.tunnel):
             if switch.state == "connected" and len(switch.sockets) > state.index:
                 socket = switch.sockets[state.index]
                 if socket.slot is not None and socket.slot.bound and state.path.through(socket) is None:

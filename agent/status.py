@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from warren.agent.app import Agent
     from warren.agent.tcp import TcpFlow
     from warren.agent.udp import UdpFlow
+    from warren.fabric.aio.circuits import PeerPath
 
 FLOWS = 1000
 """Flows that one status tells of."""
@@ -53,6 +54,7 @@ def describe(agent: Agent, resolver: str) -> dict[str, Any]:
                 "tunnel": state.tunnel_name,
                 "connector": state.boot.hex()[:8],
                 "circuit": state.path.circuit.hex(),
+                "edge": _edge_of(agent, state.path),
                 "standby": [way.circuit.hex() for way in state.path.ways[1:]],
                 "round_trip_ms": round(state.path.drive.connection.statistics().round_trip * 1000, 2),
                 "lost": state.path.drive.connection.statistics().lost,
@@ -78,6 +80,11 @@ def describe(agent: Agent, resolver: str) -> dict[str, Any]:
         "opened": agent.tcp.opened,
         "counters": {**agent.capture.counters, **{f"udp_{word}": n for word, n in agent.udp.counters.items()}},
     }
+
+
+def _edge_of(agent: Agent, path: PeerPath) -> str:
+    """The edge that its leading circuit goes through; "" for one that has left the list."""
+    return next((str(node.edge) for node in agent.nodes if path.socket in node.sockets), "")
 
 
 def _way(flow: TcpFlow | UdpFlow) -> dict[str, Any]:

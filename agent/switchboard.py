@@ -11,12 +11,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Literal, TypeVar
 
 from warren.fabric.aio.circuits import CircuitSocket
-from warren.fabric.aio.edges import rendezvous
+from warren.fabric.aio.edges import rendezvous, serving
 from warren.fabric.aio.node import Node
 from warren.fabric.core.errors import DeniedError
 from warren.fabric.core.messages import session as say
 from warren.fabric.core.messages.attachment import Circuit
 from warren.fabric.core.reasons import Reason
+from warren.fabric.identity.statements import EdgeList
 
 HEDGE = 0.25
 """Seconds until the next edge is asked too (protocol.md, section 3)."""
@@ -33,10 +34,11 @@ T = TypeVar("T")
 class Switchboard:
     """Asks edges; what `Decisions`, `DnsFront` and `Peers` ask for, as a `Node` has it."""
 
-    def __init__(self, key: str, nodes: Callable[[], Sequence[Node]]) -> None:
-        """`key`: what the order of edges is made from."""
+    def __init__(self, key: str, nodes: Callable[[], Sequence[Node]], edges: Callable[[], EdgeList]) -> None:
+        """`key`: what the order of edges is made from. `edges`: the network's, of each of which there is a node."""
         self._key = key
         self._nodes = nodes
+        self._edges = edges
         self._slow: dict[Node, float] = {}
         self._left: set[asyncio.Task[tuple[Circuit, CircuitSocket]]] = set()
 
@@ -56,45 +58,47 @@ class Switchboard:
         """A DNS query. Raises DeniedError."""
         return await self._first(lambda node: node.query(message, transport))
 
-    async def ask(
-        self,
-        index: int,
-        peer: bytes,
-        permit: bytes,
-        tried: tuple[bytes, ...],
-        boot: bytes = b"",
-        *,
-        patient: bool = True,
+    def for_tunnel(self, tunnel: str) -> Circuits:
+        """Where circuits to this tunnel's connectors come from."""
+        return Circuits(self, tunnel)
+
+    def nodes_for(self, tunnel: str) -> list[Node]:
+        """Those that the tunnel's connectors are attached to, in this device's order, so that devices spread; then the
+        others, which have a connector of it for a while after the list of edges has changed."""
+        there = serving(tunnel, self._edges()).edges
+        return sorted(rendezvous(self._key, self._nodes()), key=lambda node: node.edge not in there)
+
+    async def circuit(
+        self, tunnel: str, ask: Callable[[Node], Coroutine[Any, Any, tuple[Circuit, CircuitSocket]]]
     ) -> tuple[Circuit, CircuitSocket]:
-        """A circuit for a peer connection. Raises DeniedError."""
+        """The first that one of them gives; what comes later is given back. Raises DeniedError."""
 
         async def one(node: Node) -> tuple[Circuit, CircuitSocket]:
-            asking = asyncio.create_task(node.ask(index, peer, permit, tried, boot, patient=patient))
+            asking = asyncio.create_task(ask(node))
             try:
                 return await asyncio.shield(asking)
             except asyncio.CancelledError:
                 self._give_back(node, asking)
                 raise
 
-        return await self._first(one)
+        return await self._first(one, self.nodes_for(tunnel))
 
     def others(self, node: Node) -> bool:
-        """Whether another edge than this one is connected."""
-        return any(other is not node and other.state == "connected" for other in self._nodes())
+        """Whether another edge than this one is connected, and answers."""
+        return any(other is not node and other.answers for other in self._nodes())
 
     def avoid(self, node: Node) -> None:
         """Its edge does not answer: it is asked last for a while."""
         self._slow[node] = asyncio.get_running_loop().time() + SLOW
 
-    def _order(self) -> list[Node]:
+    def _order(self, nodes: list[Node]) -> list[Node]:
         now = asyncio.get_running_loop().time()
-        nodes = rendezvous(self._key, self._nodes())
         self._slow = {node: until for node, until in self._slow.items() if until > now and node in nodes}
         able = [node for node in nodes if node.state == "connected"] or nodes[:1]
         return sorted(able, key=lambda node: node in self._slow)
 
-    async def _first(self, ask: Callable[[Node], Coroutine[Any, Any, T]]) -> T:
-        waiting = self._order()
+    async def _first(self, ask: Callable[[Node], Coroutine[Any, Any, T]], nodes: list[Node] | None = None) -> T:
+        waiting = self._order(nodes or rendezvous(self._key, self._nodes()))
         running: dict[asyncio.Task[T], Node] = {}
         latest: Node | None = None
         error: DeniedError | None = None
@@ -140,3 +144,31 @@ class Switchboard:
                 node.drop(task.result()[0].circuit, Reason.CANCELLED)
 
         asking.add_done_callback(settled)
+
+
+class Circuits:
+    """Circuits to one tunnel's connectors (`peers.Switches`)."""
+
+    def __init__(self, board: Switchboard, tunnel: str) -> None:
+        self._board, self._tunnel = board, tunnel
+
+    async def decide(self, protocol: str, port: int, *, address: str = "", host: str = "") -> say.Granted:
+        """May this flow open? Raises DeniedError."""
+        return await self._board.decide(protocol, port, address=address, host=host)
+
+    async def ask(
+        self,
+        index: int,
+        peer: bytes,
+        permit: bytes,
+        tried: tuple[bytes, ...],
+        boot: bytes = b"",
+        *,
+        patient: bool = True,
+    ) -> tuple[Circuit, CircuitSocket]:
+        """A circuit for a peer connection. Raises DeniedError."""
+
+        def one(node: Node) -> Coroutine[Any, Any, tuple[Circuit, CircuitSocket]]:
+            return node.ask(index, peer, permit, tried, boot, patient=patient)
+
+        return await self._board.circuit(self._tunnel, one)

@@ -17,10 +17,11 @@ from warren.connector.face import Face, check_successor, make_face
 from warren.connector.flows import Counts, Flows, elapsed
 from warren.connector.gate import Gate
 from warren.connector.health import families, own_listeners_spared, ready
+from warren.connector.lease import Lease
 from warren.connector.resolve import take_names_as_they_are
 from warren.fabric.aio import logs
 from warren.fabric.aio.circuits import CircuitSocket, PeerPath, Way
-from warren.fabric.aio.edges import Newest, PerEdge
+from warren.fabric.aio.edges import Newest, PerEdge, serving
 from warren.fabric.aio.node import Node
 from warren.fabric.aio.owner import Identity
 from warren.fabric.aio.presence import Presence
@@ -38,6 +39,7 @@ from warren.fabric.daemon.systemd import notify
 from warren.fabric.engines import choose
 from warren.fabric.identity import keys, proof, tokens
 from warren.fabric.identity.grants import Verifier
+from warren.fabric.identity.statements import EdgeList
 
 log = structlog.get_logger()
 
@@ -87,16 +89,19 @@ class Connector:
         self._doors: dict[bytes, AgentAtDoor] = {}
         self._by_peer: dict[bytes, AgentAtDoor] = {}
         self.draining = False
-        self._lease, self._confirmed, self._hold = config.lease, elapsed(), config.hold
+        self._lease, self._hold = Lease(config.lease, elapsed()), config.hold
         self._edges = Newest(token.network, token.edges())
-        self._nodes = PerEdge(lambda edge: Node(self.engine, self._face.identity, edge, self), token.edges())
-        self._presences = PerEdge(lambda edge: Presence(self._face.identity, edge), token.edges())
+        self._nodes = PerEdge(lambda edge: Node(self.engine, self._face.identity, edge, self), self._serving())
+        self._presences = PerEdge(lambda edge: Presence(self._face.identity, edge), self._serving())
         self._beat: asyncio.TimerHandle | None = None
 
     @property
     def nodes(self) -> list[Node]:
-        """One for each edge of the network."""
+        """One for each edge that serves our tunnel."""
         return self._nodes.all
+
+    def _serving(self) -> EdgeList:
+        return serving(self.token.tunnel, self._edges.edges)
 
     def start(self) -> None:
         log.info("QUIC engine", **self._chosen.words())
@@ -115,15 +120,12 @@ class Connector:
                 log.warning("the edge does not read", detail=str(error))
 
     def _keep_lease(self) -> None:
-        """A session that lives confirms every flow; without one they end when the lease does."""
-        now = elapsed()
-        if any(node.state == "connected" for node in self.nodes):
-            self._confirmed = now
-        elif now - self._confirmed > self._lease:
-            self._confirmed = now
+        """What no judge confirms ends when the lease does."""
+        if self._lease.over([node.edge.id for node in self.nodes if node.state == "connected"], elapsed()):
             ended = self.gate.revocations.end_all()
             if ended:
-                log.warning("flows ended: no edge has confirmed them for the lease", flows=ended, seconds=self._lease)
+                seconds = self._lease.seconds
+                log.warning("flows ended: no edge has confirmed them for the lease", flows=ended, seconds=seconds)
 
     # ---- another token ----
 
@@ -153,6 +155,7 @@ class Connector:
         self._faces = {identity: one for identity, one in self._faces.items() if identity in shown}
         for presence in self._presences.all:
             presence.identity = face.identity
+        self.edges(token.signed_edges)
         log.info("token reread", tunnel=token.name, revision=token.verify().revision)
 
     async def _renew_at(self, node: Node, face: Face) -> str:
@@ -198,8 +201,8 @@ class Connector:
         """What signs grants, and whom we attach to. Kept in memory: the token has a list for the next start."""
         if self._edges.take(signed):
             self.gate.verifier.update(self._edges.edges)
-            self._nodes.follow(self._edges.edges)
-            self._presences.follow(self._edges.edges)
+            self._nodes.follow(self._serving())
+            self._presences.follow(self._serving())
 
     def welcomed(self, welcome: say.Welcome) -> None:
         self.gate.clock(welcome.edge, welcome.time, elapsed())
@@ -207,7 +210,8 @@ class Connector:
             if node.edge.id == welcome.edge:
                 node.holding(self.gate.revocations.ids())
 
-    def revoked(self, revoked: say.Revoked) -> None:
+    def revoked(self, revoked: say.Revoked, node: Node) -> None:
+        self._lease.told(node.edge.id, revoked.age, elapsed())
         ended = self.gate.revocations.revoke(revoked.epoch, revoked.entries)
         if ended:
             log.info("flows ended: what they stood on was taken back", flows=ended)

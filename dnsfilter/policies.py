@@ -125,9 +125,19 @@ class PolicyBook:
             if trial.broken:
                 raise ConfigError(f"policy: {trial.broken[0]}; nothing was changed")
             revision = await self._shelf.keep(text, int(self._now()), note)
-            self.document, self.revision = document, revision
-            self._use(document.policy, trial.filter)
+            if revision != self.revision:
+                self.document, self.revision = document, revision
+                self._use(document.policy, trial.filter)
             return trial, revision
+
+    def follow(self, newest: Revision | None) -> None:
+        """Puts in use what was applied elsewhere, on the same shelf; its expectations are not tried again. ConfigError
+        if it does not fit here: then the one before stays."""
+        if newest is not None and newest != self.revision:
+            document = parse(newest.text, f"policy {newest.number}")
+            compiled = self._compile(document.policy)
+            self.document, self.revision = document, newest
+            self._use(document.policy, Filter(self._current().rules, compiled))
 
     async def history(self) -> list[Revision]:
         return await self._shelf.revisions()

@@ -25,8 +25,9 @@ from warren.edge.health import families, ready
 from warren.edge.judge.admission import ConnectorNode, Doorkeeper, Shown
 from warren.edge.judge.sessions import Authority, Sessions
 from warren.edge.presence import Presences, listening
+from warren.edge.starting import open_or_recall
 from warren.edge.state import Credentials, load_credentials, locked
-from warren.edge.store.database import open_store
+from warren.edge.store.copy import FILE, StoreCopy
 from warren.edge.store.follow import Follower
 from warren.edge.store.records import Change
 from warren.edge.store.repository import Repository
@@ -72,11 +73,14 @@ def listen_host(wanted: str) -> str:
 class Edge:
     """Judge and switch on one UDP port."""
 
-    def __init__(self, config: EdgeConfig, credentials: Credentials, repository: Repository, dns: DnsService) -> None:
-        """Raises ConfigError if the port can't be had."""
+    def __init__(
+        self, config: EdgeConfig, credentials: Credentials, repository: Repository, dns: DnsService, age: float = 0.0
+    ) -> None:
+        """`repository`: as it was read `age` seconds ago. Raises ConfigError if the port can't be had."""
         self._loop = asyncio.get_running_loop()
         self.repository = repository
-        self.follower = Follower(repository, config.lease)
+        copy = StoreCopy(config.state_dir / FILE, credentials.edge.id)
+        self.follower = Follower(repository, config.lease, age=age, copy=copy)
         self.known = KnownEdges(credentials, config.state_dir)
         self.socket = open_socket((listen_host(config.listen_host), config.listen_port or credentials.edge.port))
         now = self._loop.time()
@@ -96,6 +100,7 @@ class Edge:
             self._clock,
         )
         self.sessions = Sessions(authority)
+        self.follower.on_turn = self.sessions.tell_age
         self._doorkeeper = doorkeeper
         self._verifier = credentials.verifier()
         boot = os.urandom(16)
@@ -149,6 +154,7 @@ class Edge:
         if self.known.take(snapshot.edges):
             self._verifier.update(self.known.edges)
             self.sessions.tell_edges()
+        self.dns.follow(snapshot)
         self.sessions.changed(snapshot, change)
         self._turn_away(snapshot)
 
@@ -253,13 +259,16 @@ async def serve_edge(config: EdgeConfig, stop: asyncio.Event, building: Building
         credentials = load_credentials(config.state_dir)
         files = to_write_in(config.state_dir)
         keep_only(("CAP_NET_BIND_SERVICE", *files))  # before the store's thread is started; then the ports are taken
-        repository = await open_store(config.store_place(), password_file=config.store_password_file)
+        opened = await open_or_recall(config, credentials.edge.id, stop)
+        if opened is None:
+            return
+        repository, age = opened
         stack.push_async_callback(repository.close)
         state_dir = config.state_dir / "dns"
         dns = DnsService(config.dns, state_dir, repository.policies, lambda: repository.snapshot, building)
         stack.push_async_callback(dns.close)
         await dns.start()
-        edge = Edge(config, credentials, repository, dns)
+        edge = Edge(config, credentials, repository, dns, age)
         stack.push_async_callback(edge.close)
         await edge.known.settle(repository)
         following = asyncio.create_task(edge.follower.run())

@@ -11,6 +11,8 @@ from pathlib import Path
 import structlog
 
 from warren.edge.state import EDGES, Credentials
+from warren.edge.store.errors import cause_of
+from warren.edge.store.follow import AWAY
 from warren.edge.store.repository import Repository
 from warren.fabric.core.errors import DeniedError
 from warren.fabric.identity.files import write_private
@@ -50,5 +52,9 @@ class KnownEdges:
     async def settle(self, repository: Repository) -> None:
         """At the start: the newer of file and store becomes both."""
         found = repository.snapshot.edges
-        if not self.take(found) and found != self.signed:
+        if self.take(found) or found == self.signed:
+            return
+        try:
             await repository.set_edges(self.signed, found)
+        except AWAY as error:
+            log.warning("this edge knows a newer list of edges than the store", cause=cause_of(error))

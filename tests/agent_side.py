@@ -30,9 +30,10 @@ class AgentSide:
         public = keys.public(key)
         identity = Identity("agent", public, sign, network)
         self.nodes = [Node(engine, identity, edge, self) for edge in edges.edges]
-        self.switchboard = Switchboard("agent", lambda: self.nodes)
-        self.peers = Peers(engine, network, lambda c, leaf: (public, sign(PEER_LABEL, c, leaf)), self.switchboard)
-        self.standbys = Standbys(self.peers, lambda: self.nodes)
+        self.switchboard = Switchboard("agent", lambda: self.nodes, lambda: edges)
+        board = self.switchboard
+        self.peers = Peers(engine, network, lambda c, leaf: (public, sign(PEER_LABEL, c, leaf)), board.for_tunnel)
+        self.standbys = Standbys(self.peers, board.nodes_for)
 
     def start(self) -> None:
         for node in self.nodes:
@@ -54,8 +55,9 @@ class AgentSide:
     def silent(self, node: Node) -> None:
         self.switchboard.avoid(node)
         if self.switchboard.others(node):
+            leave = self.peers.silent if node.state == "connected" else self.peers.renew
             for circuit_socket in node.sockets:
-                self.peers.renew(circuit_socket)
+                leave(circuit_socket)
 
     def forgotten(self, circuit_socket: CircuitSocket) -> None:
         self.peers.renew(circuit_socket)

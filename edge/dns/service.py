@@ -18,7 +18,7 @@ from warren.dnsfilter.core.expectations import check
 from warren.dnsfilter.core.policy import CompiledPolicy, Policy
 from warren.dnsfilter.core.stages.filtering import Filter
 from warren.dnsfilter.explain import question
-from warren.dnsfilter.policies import PolicyBook, PolicyDocument, Shelf
+from warren.dnsfilter.policies import PolicyBook, PolicyDocument, Revision, Shelf
 from warren.dnsfilter.querylog import QueryLog
 from warren.dnsfilter.refresh import Building, Lists
 from warren.dnsfilter.trust import Trust
@@ -51,7 +51,8 @@ class DnsService:
         self._settings = settings = settings.with_upstreams()
         said = settings.resolver(state)
         config = said.resolver_config()
-        self._state = state
+        self._state, self._snapshot = state, snapshot
+        self._unfit: Revision | None = None
         self._lists = Lists(settings.lists, None, tuple(config.groups), state, building)
         initial = PolicyDocument(rules=self._lists.policy.rules)
         self.log = QueryLog(said.log, state) if said.log.enabled else None
@@ -83,8 +84,8 @@ class DnsService:
 
     async def start(self) -> None:
         """The policy is checked here, lists are loaded in the background. Raises ConfigError."""
-        document = await self.policies.load()
-        self._lists.use(document.policy)
+        self.policies.follow(self._snapshot().policy)
+        self._lists.use(self.policies.document.policy)
         self._spawn(self._keep_lists())
         if self.log is not None:
             self._spawn(self.log.run())
@@ -108,6 +109,17 @@ class DnsService:
         self._lists.use(policy)
         self.judge.slot.current = Filter(self.judge.slot.current.rules, tried.policy)
         log.info("policy in use", number=self.policies.revision.number if self.policies.revision else 0)
+
+    def follow(self, snapshot: Snapshot) -> None:
+        """The store has changed: a policy that was applied at another edge is used here too."""
+        try:
+            self.policies.follow(snapshot.policy)
+        except ConfigError as error:
+            if self._unfit != snapshot.policy:
+                log.warning(
+                    "a policy applied at another edge does not fit here, the one before stays", cause=str(error)
+                )
+            self._unfit = snapshot.policy
 
     def ready_for_policy(self) -> None:
         """Raises ConfigError while expectations about lists could not be tried."""

@@ -138,6 +138,12 @@ class Sessions:
                 elif not tunnel.admits(node.authority, node.revision, now):
                     session.expel(Reason.WRONG_TUNNEL, "its token was replaced by a newer one")
 
+    def tell_age(self) -> None:
+        """The store has gone away, or is back: connectors hear whether we confirm their flows."""
+        for there in self._connectors.values():
+            for session in list(there.values()):
+                session.say_revoked(self.authority.snapshot.epoch, ())
+
     def tell_edges(self) -> None:
         """The list of edges has changed: everybody hears it."""
         for session in self._all():
@@ -425,7 +431,7 @@ class Session:
         self.say_revoked(self._authority.snapshot.epoch, tuple((one.id, one.revision) for one in gone))
 
     def say_revoked(self, epoch: int, entries: tuple[tuple[str, int], ...]) -> None:
-        self._send(say.Revoked(epoch, entries))
+        self._send(say.Revoked(epoch, entries, self._authority.follower.stale()))
         self._flush()
 
     def _hold(self, ids: tuple[str, ...]) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from warren.edge.store import migrate, postgres
-from warren.edge.store.errors import cause_of
+from warren.edge.store.errors import AwayError, cause_of
 from warren.edge.store.repository import Repository, Shared
 from warren.fabric.core.errors import ConfigError
 
@@ -30,23 +30,36 @@ async def open_store(where: Path | str, *, create: bool = False, password_file: 
     """The store in the file `where` (or at a database URL), with the newest schema and its snapshot read.
 
     `create`: make a new one, and refuse one that is there; call `Repository.new_epoch` next. Close it with
-    `Repository.close`. `password_file`: PostgreSQL's only. Raises ConfigError.
+    `Repository.close`. `password_file`: PostgreSQL's only. Raises ConfigError; AwayError where PostgreSQL can't be
+    reached now.
     """
+    repository = reach_store(where, create=create, password_file=password_file)
+    try:
+        await repository.refresh()
+    except (SQLAlchemyError, OSError) as error:
+        await repository.close()
+        cause = cause_of(error)
+        said = f"the store {place(where)} can't be opened: {cause}"
+        if repository.shared is None or isinstance(error, PermissionError):
+            raise ConfigError(said) from None
+        raise AwayError(said, cause) from None
+    except BaseException:
+        await repository.close()
+        raise
+    return repository
+
+
+def reach_store(where: Path | str, *, create: bool = False, password_file: Path | None = None) -> Repository:
+    """The same, but nothing is read yet: the first look at it brings its schema up. Raises ConfigError."""
     url = _url(where)
     engine, shared = _engine(url, password_file, create=create)
     shown = place(url)
-    try:
+
+    async def bring_up() -> None:
         async with engine.execution_options(locked=True).begin() as connection:
             await connection.run_sync(_bring_up, shown, create)
-        repository = Repository(engine, shared)
-        await repository.refresh()
-    except (SQLAlchemyError, OSError) as error:
-        await engine.dispose()
-        raise ConfigError(f"the store {shown} can't be opened: {cause_of(error)}") from None
-    except BaseException:
-        await engine.dispose()
-        raise
-    return repository
+
+    return Repository(engine, shared, bring_up)
 
 
 def place(where: URL | Path | str) -> str:

@@ -43,6 +43,14 @@ class LimitError(StoreError):
     word = "limit"
 
 
+class AwayError(ConfigError):
+    """The database can't be reached now. `cause`: what it, or the network, says."""
+
+    def __init__(self, text: str, cause: str) -> None:
+        super().__init__(text)
+        self.cause = cause
+
+
 def cause_of(error: Exception) -> str:
     """What a database or its driver said, on one line."""
     said = getattr(error, "orig", None) or error

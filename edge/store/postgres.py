@@ -36,7 +36,8 @@ Connect = Callable[[], Awaitable[Any]]
 
 
 def reach(url: URL, password_file: Path | None) -> Connect:
-    """Makes connections of asyncpg's, which fail with OSError only. Raises ConfigError: URL, password, no driver."""
+    """Makes connections of asyncpg's, which fail with OSError only: PermissionError where waiting does not help. Raises
+    ConfigError: URL, password, no driver."""
     try:
         import asyncpg  # type: ignore[import-untyped]  # it has no types
     except ImportError:
@@ -60,6 +61,8 @@ def reach(url: URL, password_file: Path | None) -> Connect:
     async def connect() -> Any:
         try:
             return await make()
+        except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
+            raise PermissionError(str(error)) from None
         except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise ConnectionError(str(error)) from None
         except TimeoutError:

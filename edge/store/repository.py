@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from sqlalchemy import Table, bindparam, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from warren.dnsfilter.policies import Revision
 from warren.edge.store import rows, schema, values
 from warren.edge.store.errors import ExistsError, InUseError, InvalidError, LimitError, NotFoundError
 from warren.edge.store.policies import PolicyShelf
@@ -69,14 +70,17 @@ class Shared:
 class Repository:
     """The store. One for each edge process; `open_store` makes it, `close` ends it."""
 
-    def __init__(self, engine: AsyncEngine, shared: Shared | None = None) -> None:
-        """`shared`: None where one process at a time has the database."""
+    def __init__(
+        self, engine: AsyncEngine, shared: Shared | None = None, bring_up: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """`shared`: None where one process at a time has the database. `bring_up`: done once, before anything else."""
+        self._bring_up = bring_up
         self.shared = shared
         self._engine = engine
         self._reading = shared.reading if shared is not None else engine
         self._order = asyncio.Lock()
         self._snapshot = build(0, 0, (), (), ())
-        self.policies = PolicyShelf(engine)
+        self.policies = PolicyShelf(engine, self._change)
         self._tombstones: list[Tombstone] = []
         self.on_change: Callable[[Snapshot, Change], None] = lambda snapshot, change: None
         """Called in the event loop after every change, in order; must not block nor raise."""
@@ -97,9 +101,19 @@ class Repository:
 
     # the whole
 
+    def begin_with(self, snapshot: Snapshot, tombstones: list[Tombstone]) -> None:
+        """What the store held when it was read last, while it can't be."""
+        self._snapshot, self._tombstones = snapshot, tombstones
+
+    async def _ready(self) -> None:
+        if self._bring_up is not None:
+            await self._bring_up()
+            self._bring_up = None
+
     async def refresh(self) -> bool:
         """Reads the store again if another process has changed it; whether it had."""
         async with self._order:
+            await self._ready()
             async with self._reading.connect() as connection:
                 epoch, revision = await rows.version(connection)
                 if (epoch, revision) == (self._snapshot.epoch, self._snapshot.revision):
@@ -366,6 +380,7 @@ class Repository:
     @asynccontextmanager
     async def _change(self) -> AsyncIterator[tuple[AsyncConnection, _Step]]:
         async with asyncio.timeout(CHANGE_SECONDS), self._order:
+            await self._ready()
             async with self._engine.begin() as connection:
                 await connection.execute(
                     update(schema.state).where(rows.STATE_ROW).values(revision=schema.state.c.revision + 1)
@@ -383,7 +398,8 @@ class Repository:
         if step.everything:
             return await self._read_all(connection)
         changed = await rows.read_some(connection, step.changed)
-        snapshot = advance(self._snapshot, step.revision, changed, [tombstone.id for tombstone in step.deleted])
+        gone = [tombstone.id for tombstone in step.deleted]
+        snapshot = advance(self._snapshot, step.revision, changed, gone, step.policy)
         return snapshot, [*self._tombstones, *step.deleted][-TOMBSTONES_KEPT:]
 
     async def _read_all(self, connection: AsyncConnection) -> tuple[Snapshot, list[Tombstone]]:
@@ -402,6 +418,8 @@ class _Step:
         self.changed: set[str] = set()
         self.deleted: list[Tombstone] = []
         self.everything = False
+        self.policy: Revision | None = None
+        """The DNS policy that was applied."""
 
     async def bury(self, connection: AsyncConnection, table: Table, id_: str, kind: str, now: int) -> None:
         """Deletes a row and leaves its tombstone."""

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, Table, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from warren.edge.store import schema
+from warren.edge.store import policies, schema
 from warren.edge.store.errors import NotFoundError
 from warren.edge.store.records import Device, Route, Tombstone, Tunnel
 from warren.edge.store.snapshot import Snapshot, build
@@ -32,6 +32,7 @@ async def read_all(connection: AsyncConnection) -> Snapshot:
         [to_route(row) for row in await connection.execute(select(schema.routes))],
         [to_device(row) for row in await connection.execute(select(schema.devices))],
         (await connection.execute(select(schema.edges.c.signed))).scalar_one_or_none() or b"",
+        await policies.newest(connection),
     )
 
 

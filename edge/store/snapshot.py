@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TypeVar
 
+from warren.dnsfilter.policies import Revision
 from warren.edge.judge.routing import WILDCARD, Address, AddressTable, HostTable, Network
 from warren.edge.store.records import Device, Route, Tunnel
 
@@ -49,6 +50,8 @@ class Snapshot:
     networks: Mapping[str, VirtualNetwork]
     edges: bytes = b""
     """The network's signed list of edges; empty until an edge has put it in."""
+    policy: Revision | None = None
+    """The DNS policy in use; None until one was applied."""
 
     def device(self, thumbprint: str) -> Device | None:
         """The enrolled device with this key."""
@@ -78,6 +81,7 @@ def build(
     routes: Iterable[Route],
     devices: Iterable[Device],
     edges: bytes = b"",
+    policy: Revision | None = None,
 ) -> Snapshot:
     """The snapshot of these rows."""
     by_id = {device.id: device for device in devices}
@@ -91,11 +95,16 @@ def build(
         routes=MappingProxyType(all_routes),
         networks=MappingProxyType(_networks(all_routes.values())),
         edges=edges,
+        policy=policy,
     )
 
 
 def advance(
-    old: Snapshot, revision: int, changed: Iterable[Tunnel | Route | Device], deleted: Iterable[str]
+    old: Snapshot,
+    revision: int,
+    changed: Iterable[Tunnel | Route | Device],
+    deleted: Iterable[str],
+    policy: Revision | None = None,
 ) -> Snapshot:
     """The snapshot after a change: what `build` would make of all rows."""
     new, gone = {record.id: record for record in changed}, frozenset(deleted)
@@ -114,6 +123,7 @@ def advance(
         routes=routes,
         networks=_patched_networks(old, routes, gone | new.keys()),
         edges=old.edges,
+        policy=policy or old.policy,
     )
 
 

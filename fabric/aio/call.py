@@ -11,7 +11,10 @@ from warren.fabric.aio.udp import UdpSocket
 from warren.fabric.core.engine import Address, Batch, ClientConfig, Engine, PathChange
 from warren.fabric.core.errors import WireError
 from warren.fabric.core.link import Link, LinkEvent
-from warren.fabric.core.reasons import Reason
+from warren.fabric.core.reasons import TLS_ALERTS, Reason
+
+NUDGE_EVERY, NUDGE_SHARE = 0.5, 20
+"""Seconds between two first packets, and at least this part of the time that they have gone unanswered."""
 
 PROBES, PROBE_TIME = 5, 0.2
 """How often a connection is probed before it counts as lost, and the least seconds for each answer."""
@@ -40,14 +43,30 @@ class Call:
         self._handle = handle
         self._families = drain
         self.dropped = 0
+        self.heard = 0.0
+        """When anything came last, by the loop's clock."""
+        self._began = 0.0
+        self._nudge: asyncio.TimerHandle | None = None
         connection = engine.connect(config, self._loop.time())
         self.link = Link(connection)
         self._udp = UdpSocket(self, any_address(address), mark=mark)
         self._drive = Drive(connection, b"", self._drain, self._send, timeout, timed_out)
 
     def start(self) -> None:
-        """Sends the first packet."""
+        """Sends the first packet, and again and again until something comes: it may be lost, or nobody be there yet,
+        and the engine's own next one is soon many seconds away."""
+        self._began = self._loop.time()
         self._drive.flush()
+        self._nudge_later()
+
+    def _nudge_later(self) -> None:
+        wait = max(NUDGE_EVERY, (self._loop.time() - self._began) / NUDGE_SHARE)
+        self._nudge = self._loop.call_later(wait, self._nudge_now)
+
+    def _nudge_now(self) -> None:
+        if not self.heard and not self._drive.closed:
+            self.probe()
+            self._nudge_later()
 
     def flush(self) -> None:
         """After something was said by a family."""
@@ -78,6 +97,12 @@ class Call:
                 return True
         return False
 
+    def probe(self) -> None:
+        """What is in flight, if anything is, once more, now."""
+        if not self._drive.closed and self.link.connection.in_flight():
+            self.link.connection.probe(self._loop.time())
+            self._drive.flush()
+
     def close(self, reason: Reason) -> None:
         """Ends the connection, saying why, and closes its socket."""
         if self._drive.closed:
@@ -88,6 +113,8 @@ class Call:
 
     def end(self) -> None:
         """Closes the socket: the connection is over."""
+        if self._nudge is not None:
+            self._nudge.cancel()
         self._drive.close()
         self._udp.close()
 
@@ -97,6 +124,7 @@ class Call:
         if address != self._address:
             self.dropped += 1
             return
+        self.heard = self._loop.time()
         self._drive.receive(buffer, stride)
 
     def handle_received(self) -> None:
@@ -120,3 +148,13 @@ class Call:
             self.link.connection.close(Reason.PROTOCOL.close_code, str(error)[:200], now)
             busy = True
         return busy
+
+
+def why_over(code: int, detail: str) -> tuple[Reason, str]:
+    """Why a link is over, and what status says of it: in words about the edge, where the code speaks of an origin."""
+    if code in TLS_ALERTS:
+        return Reason.BAD_PROOF, f"its certificate is not of this network ({detail})"
+    if code in (0, Reason.TIMED_OUT.close_code):
+        return Reason.JUDGE_AWAY, "it does not answer: is UDP to it open, and does it run?"
+    reason = Reason.of_close(code)
+    return reason, detail or reason.text

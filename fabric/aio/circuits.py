@@ -28,6 +28,8 @@ LOOK_EVERY = 0.005
 """Seconds after traffic until the slot is told of it and its timers are looked at: none of them is finer."""
 BLACK_HOLE = 6
 """Large packets lost with none acknowledged since: the path takes less than it did."""
+QUIET = 1.0
+"""Seconds without anything from the switch, after which what comes is news: the way works."""
 RUNS = 64
 """Runs of one header that are looked at in one buffer: as many as the kernel joins segments; the rest is dropped."""
 
@@ -77,6 +79,10 @@ class CircuitSocket:
         self.swallows = swallows
         self.moved = moved
         self._mark = mark
+        self.on_return: Callable[[], None] = lambda: None
+        """Called when anything comes from the switch after a while without."""
+        self.heard = 0.0
+        """When anything came last, by the loop's clock."""
         self._listens = listens
         self._closed = False
         self._loop = asyncio.get_running_loop()
@@ -164,6 +170,10 @@ class CircuitSocket:
         if address != self.switch:
             self.dropped["not_the_switch"] += 1
             return
+        now = self._loop.time()
+        if now - self.heard > QUIET:
+            self.on_return()
+        self.heard = now
         spans, runs = [(0, len(buffer))], 0
         view = memoryview(buffer)
         while spans and runs < RUNS:

@@ -12,6 +12,9 @@ import structlog
 from warren.fabric.core.errors import DeniedError
 from warren.fabric.identity.statements import Edge, EdgeList, verify_edges
 
+ATTACHED = 3
+"""Edges that the connectors of one tunnel attach to, where there are more: two that agents use, so that each peer
+connection has a standby circuit, and one more for while one of them is away."""
 LINGER = 60.0
 """Seconds for which what belongs to a removed edge stays: its circuits are replaced meanwhile."""
 
@@ -104,8 +107,15 @@ class PerEdge(Generic[T]):
 
 def rendezvous(key: str, edges: Iterable[T]) -> list[T]:
     """In the order in which whatever `key` names uses edges: the same at every node, another for every key."""
+    return sorted(edges, key=lambda one: _weight(key, one.edge), reverse=True)
 
-    def weight(one: T) -> bytes:
-        return hashlib.sha256(f"{key}/{one.edge.id}".encode()).digest()
 
-    return sorted(edges, key=weight, reverse=True)
+def serving(tunnel: str, edges: EdgeList) -> EdgeList:
+    """The edges that a tunnel's connectors attach to, in the tunnel's order: the same at every node. When the list
+    changes by one edge, so does this one at most."""
+    ordered = sorted(edges.edges, key=lambda edge: _weight(tunnel, edge), reverse=True)
+    return EdgeList(edges.revision, tuple(ordered[:ATTACHED]))
+
+
+def _weight(key: str, edge: Edge) -> bytes:
+    return hashlib.sha256(f"{key}/{edge.id}".encode()).digest()

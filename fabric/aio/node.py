@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -17,7 +18,7 @@ from typing import Literal
 import structlog
 
 from warren.fabric.aio.asked import ANSWER_TIME, DOUBT, Asked
-from warren.fabric.aio.call import Call
+from warren.fabric.aio.call import Call, why_over
 from warren.fabric.aio.circuits import CircuitSocket
 from warren.fabric.aio.lookup import Whereabouts
 from warren.fabric.aio.owner import Identity, Owner
@@ -34,7 +35,7 @@ from warren.fabric.core.messages import session as say
 from warren.fabric.core.messages.attachment import LABEL as ATTACH_LABEL
 from warren.fabric.core.messages.attachment import Circuit
 from warren.fabric.core.messages.session import LABEL as SESSION_LABEL
-from warren.fabric.core.reasons import TLS_ALERTS, Reason
+from warren.fabric.core.reasons import Reason
 from warren.fabric.identity import certificates
 from warren.fabric.identity.statements import Edge
 
@@ -48,11 +49,11 @@ LIMITS = {
 """Idle: three missed beats (20 s and 1 s), with room for a slow path."""
 BACKOFF = (0.25, 15.0)
 """Seconds between attempts, first and longest, with jitter: five hundred nodes that come back must not come at once."""
-LOOK_TIME = 5.0
-"""Seconds for that look."""
-SILENT = 0.5
-"""Seconds of it after which other edges are used, where there are some; four PTOs where the way is longer: a handshake
-takes three round trips."""
+AT_ONCE = 0.1
+"""Seconds, at most, before that to an edge that was restarted: each node finds that out at a time of its own."""
+LOOK_TIME, SILENT = 5.0, 0.5
+"""Seconds for a look whether the edge is the same process; and of it, after which other edges are used, where there are
+some: four PTOs where the way is longer, for a handshake takes three round trips."""
 REFUSALS = frozenset({Reason.WRONG_TUNNEL, Reason.BAD_PROOF, Reason.LIMIT})
 """What an edge says that does not take what a node shows."""
 
@@ -92,6 +93,9 @@ class Node:
         self._task: asyncio.Task[None] | None = None
         self._verifying: asyncio.Task[None] | None = None
         self._closing = False
+        self._restarted = False  # and there again
+        self._silent_at = -math.inf
+        """When it was last found not to answer."""
         self._settled = asyncio.Event()
         """It was connected, or an attempt has failed."""
         self._held = False
@@ -112,7 +116,9 @@ class Node:
                     await self._connect(backoff)
             except OSError as error:
                 self._away(Reason.JUDGE_AWAY, f"{self.edge}: {error.strerror or error}")
-            await asyncio.sleep(backoff.next())
+            wait = backoff.next()
+            await asyncio.sleep(random.random() * AT_ONCE if self._restarted else wait)  # noqa: S311 - no secret
+            self._restarted = False
 
     async def _connect(self, backoff: Backoff) -> None:
         """One connection, from its first packet to its end."""
@@ -164,6 +170,8 @@ class Node:
                 )
                 for index in (0, 1)
             ]
+            for circuit_socket in self.sockets:
+                circuit_socket.on_return = self._probe
 
     def roam(self) -> None:
         """This host's addresses or routes may have changed: if the way to the edge has, everything goes on from there,
@@ -176,7 +184,7 @@ class Node:
                 self._call.move(self._where.address)
 
     def doubt(self) -> None:
-        """Others answer faster: is the edge still there? The owner hears `silent` if it is not."""
+        """Is the edge still there? The owner hears `silent` if it is not."""
         self._verify()
 
     def _swallows(self, circuit: bytes) -> None:
@@ -210,15 +218,17 @@ class Node:
 
         call = Call(self._engine, self._config(), self._where.address, handle, lambda: False, mark=self._mark)
         call.start()
-        silence = self._loop.call_later(max(SILENT, 4 * first.link.connection.pto()), self._owner.silent, self)
+        silence = self._loop.call_later(max(SILENT, 4 * first.link.connection.pto()), self._silent)
         try:
             async with asyncio.timeout(LOOK_TIME):
                 boot = await seen
             silence.cancel()
+            self._silent_at = -math.inf
             why = "the edge was restarted" if boot != known else ""
             if not why and not await first.answers():
                 why = "it has forgotten the connection"
             if why and first is self._call and not self._ended.done():
+                self._restarted = boot != known
                 self._away(Reason.JUDGE_AWAY, why)
                 self._ended.set_result(None)
         except TimeoutError:
@@ -226,6 +236,16 @@ class Node:
         finally:
             silence.cancel()
             call.close(Reason.CANCELLED)
+
+    def _silent(self) -> None:
+        self._silent_at = self._loop.time()
+        self._owner.silent(self)
+
+    @property
+    def answers(self) -> bool:
+        """It is connected, and nothing says that its edge does not answer: not since anything came from there."""
+        heard = max([self._call.heard if self._call is not None else 0.0, *(one.heard for one in self.sockets)])
+        return self.state == "connected" and heard > self._silent_at
 
     def _lost(self) -> None:
         """The connection is over: whoever waits for an answer hears so; slots and circuits stay."""
@@ -270,7 +290,7 @@ class Node:
         successor._lent = False
         for circuit_socket in self.sockets:
             circuit_socket.verify, circuit_socket.swallows = successor._verify, successor._swallows
-            circuit_socket.moved = successor._moved
+            circuit_socket.moved, circuit_socket.on_return = successor._moved, successor._probe
         self.sockets = []
         await self.close()
 
@@ -296,7 +316,7 @@ class Node:
             self._said.append(detail)
         self.state, self.reason = "connecting", detail
         self._owner.disconnected(reason, detail)
-        self._owner.silent(self)
+        self._silent()
 
     async def close(self) -> None:
         """Says goodbye and stops."""
@@ -307,6 +327,10 @@ class Node:
         await asyncio.gather(*tasks, return_exceptions=True)
         for circuit_socket in self.sockets:
             circuit_socket.close()
+
+    def _probe(self) -> None:
+        if self._call is not None:
+            self._call.probe()  # the way works again, and the engine's own next packet may be seconds away
 
     def flush(self) -> None:
         if self._call is not None:
@@ -321,7 +345,7 @@ class Node:
             case LinkReady():
                 self._enter(event)
             case LinkClosed(code, detail, _) if not (self._ended.done() or self._closing):
-                self._away(*_why(code, detail))
+                self._away(*why_over(code, detail))
                 self._ended.set_result(None)
 
     def _attach(self, call: Call) -> Attachment:
@@ -411,7 +435,7 @@ class Node:
 
     def _look_ready(self) -> None:
         if self._attached and self._entered and self.state != "connected":
-            self.state, self.reason = "connected", ""
+            self.state, self.reason, self._silent_at = "connected", "", -math.inf
             self._said.clear()
             self._settled.set()
             log.info("edge connected", edge=str(self.edge))
@@ -443,7 +467,7 @@ class Node:
             case core.EdgesTold(signed):
                 self._owner.edges(signed)
             case core.RevocationsTold(revoked):
-                self._owner.revoked(revoked)
+                self._owner.revoked(revoked, self)
             case core.Decided(request, granted, reason, detail):
                 self._decisions.settle(request, granted, reason, detail)
             case core.NetworkChosen(request, refused, detail):
@@ -510,13 +534,3 @@ class Node:
         if self._attachment is not None:
             self._attachment.drop(circuit, reason, self._loop.time())
             self.flush()
-
-
-def _why(code: int, detail: str) -> tuple[Reason, str]:
-    """Why a link is over, and what status says of it: in words about the edge, where the code speaks of an origin."""
-    if code in TLS_ALERTS:
-        return Reason.BAD_PROOF, f"its certificate is not of this network ({detail})"
-    if code in (0, Reason.TIMED_OUT.close_code):
-        return Reason.JUDGE_AWAY, "it does not answer: is UDP to it open, and does it run?"
-    reason = Reason.of_close(code)
-    return reason, detail or reason.text

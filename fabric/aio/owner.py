@@ -44,7 +44,7 @@ class Owner(Protocol):
     def forgotten(self, socket: CircuitSocket) -> None:
         """The switch was restarted and knows none of this socket's circuits: whoever asked for them asks again."""
 
-    def revoked(self, revoked: say.Revoked) -> None:
+    def revoked(self, revoked: say.Revoked, node: Node) -> None:
         """Connectors: what opens nothing any more, and ends what is open."""
 
     def edges(self, signed: bytes) -> None:

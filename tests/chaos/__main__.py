@@ -17,7 +17,7 @@ from tests.bench.settings import tell
 from tests.chaos import report
 from tests.chaos.kinds import FULL, KINDS, USUAL
 from tests.chaos.run import event, faults, order
-from tests.chaos.world import World
+from tests.chaos.world import TOPOLOGY, World
 from warren.lab import Lab
 
 OF_EACH = 20
@@ -42,7 +42,7 @@ def chaos(asked: argparse.Namespace) -> dict[str, Any]:
     """Everything that the report says, as plain values."""
     said: dict[str, Any] = {"machine": machine(), "seed": asked.seed, "full": asked.full, "events": []}
     load = os.getloadavg()[0]
-    with Lab() as lab:
+    with Lab(TOPOLOGY) as lab:
         world = World(lab)
         try:
             world.up()

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from tests.chaos.world import ADDRESSES, CONNECTORS, EDGES, LINE, World
+from tests.chaos.world import ADDRESSES, CONNECTORS, LINE, World
+from tests.lab.two_edges import EDGES
 from warren.lab import Impairment, breaking, wait_until
 
 DRAINED_WITHIN = 20.0
@@ -22,6 +23,7 @@ class Pace:
 
     edge_away: tuple[float, float] = (0.5, 8.0)
     frozen: float = 8.0
+    edge_cut: float = 8.0
     drained: float = 6.0
     rebinds: int = 3
     rebinds_every: float = 10.0
@@ -35,32 +37,63 @@ class Pace:
 
 
 USUAL = Pace()
-FULL = Pace(edge_away=(0.5, 28.0), frozen=60.0, bad=60.0)
-QUICK = Pace((0.2, 0.2), 1.5, 0.5, 2, 0.7, 2.0, 2.0, 2.0, 0.7, 0.2)
+FULL = Pace(edge_away=(0.5, 28.0), frozen=60.0, edge_cut=60.0, bad=60.0)
+QUICK = Pace((0.2, 0.2), 1.5, 1.0, 0.5, 2, 0.7, 2.0, 2.0, 2.0, 0.7, 0.2)
 
 Act = Callable[[World, Pace, random.Random], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """`act` returns when it is over. `lost`: the flows that the failure table lets end. `full`: in long runs only."""
+    """`act` returns when it is over. `lost`: the flows that the failure table lets end. `full`: in long runs only.
+    `alone`: one edge runs, the other has been stopped."""
 
     name: str
     title: str
     act: Act
     lost: Loss = "none"
     full: bool = False
+    alone: bool = False
+
+    @property
+    def edges(self) -> tuple[str, ...]:
+        """Those that run when it begins."""
+        return EDGES[:1] if self.alone else EDGES
+
+
+def edge_killed(world: World, pace: Pace, draw: random.Random) -> None:
+    """Mostly the one that leads."""
+    restart(world, edge_of(world, draw), draw.uniform(*pace.edge_away))
 
 
 def edge_restarted(world: World, pace: Pace, draw: random.Random) -> None:
-    name = draw.choice(EDGES)
+    restart(world, EDGES[0], draw.uniform(*pace.edge_away))
+
+
+def restart(world: World, name: str, away: float) -> None:
     world.deployment.daemons[name].kill()
-    time.sleep(draw.uniform(*pace.edge_away))
-    world.start_edge(name)
+    time.sleep(away)
+    world.deployment.run(name)
 
 
 def edge_frozen(world: World, pace: Pace, draw: random.Random) -> None:
-    freeze(world, draw.choice(EDGES), pace.frozen)
+    freeze(world, edge_of(world, draw), pace.frozen)
+
+
+def edge_cut(world: World, pace: Pace, draw: random.Random) -> None:
+    """From everybody, the store too."""
+    edge = world.lab[edge_of(world, draw)]
+    world.deployment.cut_off(edge)
+    try:
+        time.sleep(pace.edge_cut)
+    finally:
+        world.deployment.rejoin(edge)
+
+
+def edge_of(world: World, draw: random.Random) -> str:
+    """The one that leads, three times of four."""
+    leads = world.deployment.leading()
+    return leads if draw.random() < 0.75 else next(name for name in EDGES if name != leads)
 
 
 def connector_killed(world: World, pace: Pace, draw: random.Random) -> None:
@@ -149,8 +182,10 @@ def narrowed(world: World, pace: Pace, draw: random.Random) -> None:
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind("edge-restarted", "edge killed, then started", edge_restarted),
-        Kind("edge-frozen", "edge frozen, then thawed", edge_frozen),
+        Kind("edge-killed", "one of two edges killed, then started", edge_killed),
+        Kind("edge-frozen", "one of two edges frozen, then thawed", edge_frozen),
+        Kind("edge-cut", "one of two edges cut off from everybody", edge_cut),
+        Kind("edge-restarted", "the only edge killed, then started", edge_restarted, alone=True),
         Kind("connector-killed", "connector killed", connector_killed, lost="of the connector"),
         Kind("connector-frozen", "connector frozen, then thawed", connector_frozen),
         Kind("connector-drained", "connector drained", connector_drained),
@@ -166,8 +201,8 @@ KINDS = {
 }
 
 
-def settle(world: World, pace: Pace) -> None:
+def settle(world: World, kind: Kind, pace: Pace) -> None:
     """Before each event: everything runs and has gone on for a while."""
-    world.make_whole()
+    world.make_whole(kind.edges)
     time.sleep(pace.settled)
     wait_until(lambda: world.deployment.status(), "the agent's status")

@@ -9,8 +9,8 @@ from html import escape
 LEFT, RIGHT, TOP, ROW, BOTTOM = 250, 30, 40, 34, 50
 WIDTH = 900
 TICKS = (0.01, 0.1, 1.0, 10.0, 100.0)
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-"""Okabe and Ito's, which the colour-blind can tell apart."""
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8a7f00")
+"""Okabe and Ito's (their yellow darker, on white), which the colour-blind can tell apart."""
 
 Values = Mapping[str, Sequence[float]]
 """App → seconds."""

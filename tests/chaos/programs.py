@@ -1,4 +1,4 @@
-"""Real programs that use the office all the while: ssh, scp, psql, ping."""
+"""Real programs that use the office all the while: ssh, scp, psql, ping, iperf3."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from contextlib import contextmanager, suppress
 from tests.chaos.apps import LOOK_UP_AFTER, App, Lost, NotOpened
 from tests.lab import apps
 from warren.lab.host import Host, environment
-from warren.lab.services import DATABASE, DATABASE_PASSWORD, DATABASE_USER, POSTGRES_PORT, SSH_PORT
+from warren.lab.services import DATABASE, DATABASE_PASSWORD, DATABASE_USER, IPERF_PORT, POSTGRES_PORT, SSH_PORT
 
 EVERY = 0.1
 """Seconds between two lines, two transactions."""
 PINGS_EVERY = 0.2
 FILE = apps.pattern(3 << 20, seed=66)
+IPERF_RATE = "4M"
 KILOBITS = "12000"
 """What scp may take of the line a second."""
 THERE = "/tmp/chaos-copy"
@@ -185,6 +186,29 @@ class Ping(Program):
                 self.track.sent.extend(now - PINGS_EVERY * (number - n) for n in range(last + 1, number + 1))
                 self.track.missing.extend(now - PINGS_EVERY * (number - n) for n in range(last + 1, number))
                 last = max(last, number)
+
+
+class Iperf(Program):
+    """Bytes from the office at a steady rate, each tenth of a second that has some a mark."""
+
+    def __init__(self, laptop: Host, server: Host) -> None:
+        super().__init__("iperf3", laptop, f"{server.address}:{IPERF_PORT}")
+        rate = ["--reverse", "--bitrate", IPERF_RATE, "--interval", f"{EVERY}", "--time", "86400", "--forceflush"]
+        self.argv = ["iperf3", "--client", server.address, *rate]
+
+    def session(self) -> None:
+        went_on = False
+        with self.running() as process:
+            try:
+                for line in self.lines(process):
+                    found = re.search(r"sec +([\d.]+) [KMG]?Bytes", line)
+                    if found is not None and float(found[1]):
+                        (self.track.mark if went_on else self.track.opened)()
+                        went_on = True
+            except Lost as error:
+                if went_on:
+                    raise
+                raise NotOpened(str(error)) from None
 
 
 class Copies(Program):

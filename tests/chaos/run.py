@@ -26,7 +26,7 @@ def order(seed: int, kinds: Sequence[str]) -> Iterator[tuple[Kind, random.Random
 
 def event(world: World, kind: Kind, pace: Pace, draw: random.Random) -> dict[str, Any]:
     """One of them; what each app has been through, as plain values."""
-    settle(world, pace)
+    settle(world, kind, pace)
     ways = world.ways()
     begin = time.monotonic()
     kind.act(world, pace, draw)

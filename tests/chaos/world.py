@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tests.chaos.apps import App, Datagrams, Idle, Stream
-from tests.chaos.programs import Copies, Ping, Shell, Transactions
+from tests.chaos.programs import Copies, Iperf, Ping, Shell, Transactions
+from tests.lab.two_edges import EDGES, TWO_EDGES, TwoEdges
 from warren.lab import Lab, wait_until
-from warren.lab.deployment import UP_WITHIN, Deployment
+from warren.lab.deployment import UP_WITHIN
 from warren.lab.services import ECHO_PORT, start_services
 
-EDGES = ("edge",)
-"""Hosts of the lab; the first one holds the store."""
+TOPOLOGY = TWO_EDGES
 CONNECTORS = ("connector", "connector-2")
 """Roles, and so logs; all on one host, of one tunnel."""
 LINE = "home-line"
@@ -28,7 +28,7 @@ class World:
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
-        self.deployment = Deployment(lab)
+        self.deployment = TwoEdges(lab)
         self.apps: list[App] = []
 
     def up(self) -> None:
@@ -36,6 +36,7 @@ class World:
         services = start_services(lab)
         services.ssh.give_to(lab["laptop"], lab["payroll"].address)
         self.deployment.up()
+        self.deployment.add_second()
         for name in CONNECTORS[1:]:
             self.start_connector(name)
         laptop, payroll, db = lab["laptop"], lab["payroll"], lab["db"]
@@ -51,6 +52,7 @@ class World:
             Stream(laptop, payroll, down=True),
             Datagrams(laptop, payroll),
             Ping(laptop, payroll),
+            Iperf(laptop, payroll),
         ]
         for app in self.apps:
             app.start()
@@ -64,10 +66,6 @@ class World:
         self.idle.close()
 
     # ---- programs
-
-    def start_edge(self, name: str) -> None:
-        process = self.deployment.start(name, self.lab[name], "edge", "run")
-        process.wait_for_output("edge runs", UP_WITHIN)
 
     def start_connector(self, name: str) -> None:
         process = self.deployment.start(
@@ -120,17 +118,26 @@ class World:
 
     # ---- mending
 
-    def make_whole(self) -> None:
-        """Everything that runs at the beginning runs, and every app goes on."""
+    def make_whole(self, edges: Sequence[str] = EDGES) -> None:
+        """Everything that runs at the beginning runs, of the edges these only, and every app goes on."""
         daemons = self.deployment.daemons
         for name in EDGES:
-            self._again(name, self.start_edge)
+            if name in edges:
+                self._again(name, self.deployment.run)
+            else:
+                daemons[name].stop()
         for name in CONNECTORS:
             self._again(name, self.start_connector)
         if daemons["agent"].returncode is not None:
             raise RuntimeError(f"the agent ended\n{daemons['agent'].tail()}")
+        wait_until(lambda: self._as_many_ways(len(edges)), "circuits through every edge", WHOLE_WITHIN)
         self.all_go_on()
         self.balance()
+
+    def _as_many_ways(self, edges: int) -> bool:
+        """Whether each peer connection has a circuit through each edge that runs."""
+        peers = self.deployment.status().get("tunnels", [])
+        return bool(peers) and all(1 + len(peer["standby"]) == edges for peer in peers)
 
     def _again(self, name: str, start: Callable[[str], None]) -> None:
         process = self.deployment.daemons[name]

@@ -11,17 +11,23 @@ import pytest
 
 from tests.chaos.kinds import KINDS, QUICK
 from tests.chaos.run import event, faults
-from tests.chaos.world import LINE, World
+from tests.chaos.world import LINE, TOPOLOGY, World
 from tests.lab import apps
 from tests.lab.conftest import faults as faults_in_logs
-from warren.lab import Impairment, Lab, breaking, wait_until
+from tests.lab.two_edges import EDGES
+from warren.lab import Impairment, Lab, Topology, breaking, wait_until
 from warren.lab.services import ECHO_PORT
 
 MIB = 1 << 20
 STANDS_STILL = 1.0
-ELSEWHERE = {"connector-frozen"}
-"""In thread/test_replicas.py."""
+ELSEWHERE = {"connector-frozen", "edge-frozen", "edge-cut"}
+"""In thread/test_replicas.py and test_two_edges.py."""
 BRIEFLY = [name for name, kind in KINDS.items() if not kind.full and name not in ELSEWHERE]
+
+
+@pytest.fixture(scope="module")
+def topology() -> Topology:
+    return TOPOLOGY
 
 
 @pytest.fixture(scope="module")
@@ -78,19 +84,21 @@ def quiet(world: World) -> Lab:
     return world.lab
 
 
-@pytest.mark.parametrize("role", ["agent", "edge"])
-def test_a_flow_outlives_a_daemon_that_stands_still(world: World, quiet: Lab, role: str) -> None:
-    daemon = world.deployment.daemons[role]
+@pytest.mark.parametrize("roles", [("agent",), EDGES], ids=["agent", "edges"])
+def test_a_flow_outlives_daemons_that_stand_still(world: World, quiet: Lab, roles: tuple[str, ...]) -> None:
+    daemons = [world.deployment.daemons[role] for role in roles]
     with apps.connected(quiet["laptop"], quiet["payroll"].address, ECHO_PORT) as client:
         assert exchange(client, b"before") == b"before"
-        daemon.freeze()
+        for daemon in daemons:
+            daemon.freeze()
         try:
             client.sendall(b"meanwhile")
             client.settimeout(STANDS_STILL)
             with pytest.raises(TimeoutError):
                 client.recv(100)
         finally:
-            daemon.thaw()
+            for daemon in daemons:
+                daemon.thaw()
         client.settimeout(apps.PATIENCE)
         assert client.recv(100) == b"meanwhile"
     wait_until(world.deployment.status, "the agent's status")

@@ -3,102 +3,44 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from tests.lab import apps
 from tests.lab.conftest import faults
-from warren.lab import OFFICE, Lab, Topology, wait_until
-from warren.lab.deployment import EDGE_ADDRESS, UP_WITHIN, Deployment
+from tests.lab.two_edges import EDGES, SECOND_ADDRESS, TWO_EDGES, WITHIN, TwoEdges
+from tests.lab.waits import Waits
+from warren.lab import Lab, Topology, wait_until
+from warren.lab.deployment import EDGE_ADDRESS, UP_WITHIN
 from warren.lab.host import Host
-from warren.lab.process import Process
 from warren.lab.services import Services
-from warren.lab.topology import HostSpec, Interface, Network, Route
 
-SECOND_ADDRESS, STORE_ADDRESS = "203.0.113.11", "203.0.113.20"
-STORE = f"postgresql+asyncpg://warren@{STORE_ADDRESS}/warren"
-PASSWORD = "a-password-for-the-lab"
-CUT = "table inet cut { chain input { type filter hook input priority 0; policy drop; }; }\n"
-"""Silence: nobody hears that connections are gone."""
-WITHIN = 30.0
 SOON = 5.0
 """Seconds: what takes less than one or two on a machine that is not busy."""
-
-
-def hosted(name: str, address: str, **more: Any) -> HostSpec:
-    card = Interface("hosting", f"{address}/24")
-    return HostSpec(name, (card,), (Route("default", "203.0.113.1"),), nameserver="192.0.2.53", **more)
+LEASE = 12
+"""Seconds, instead of ten minutes."""
+AWAY = 2.0
+"""Seconds for which an edge is gone: longer than anybody may wait."""
 
 
 @pytest.fixture(scope="module")
 def topology() -> Topology:
-    added = hosted("edge2", SECOND_ADDRESS), hosted("store", STORE_ADDRESS, services=("postgres",))
-    networks = [network for network in OFFICE.networks if network.name != "hosting"]
-    return replace(
-        OFFICE,
-        name="two-edges",
-        hosts=(*OFFICE.hosts, *added),
-        networks=(*networks, Network("hosting", switch="internet")),
-    )
-
-
-class TwoEdges(Deployment):
-    """The usual deployment, with its store elsewhere, and an edge that is added while everything runs."""
-
-    def __init__(self, lab: Lab) -> None:
-        super().__init__(lab)
-        self.second, self.store = lab["edge2"], lab["store"]
-
-    def edge_up(self) -> None:
-        make = f"CREATE ROLE warren LOGIN PASSWORD '{PASSWORD}';\nCREATE DATABASE warren OWNER warren;\n"
-        self.store.run(["psql", "-q", "-h", "/run/postgresql", "postgres"], input=make, user="postgres")
-        for host in (self.edge, self.second):
-            host.write("/root/database.password", PASSWORD, 0o600)
-            host.write("/etc/warren/edge.yaml", f"store: {STORE}\nstore_password_file: /root/database.password\n")
-        self.warren(self.edge, "edge", "init", "--public", EDGE_ADDRESS)
-        self.run_edge()
-
-    def add_second(self) -> None:
-        self.warren(self.edge, "edge", "add", "second", "--public", SECOND_ADDRESS, "--file", "/root/second.edge")
-        self.carry("/root/second.edge", self.edge, self.second, binary=True)
-        self.warren(self.second, "edge", "join", "/root/second.edge")
-        self.run_second()
-
-    def run_second(self) -> Process:
-        process = self.start("edge2", self.second, "edge", "run")
-        process.wait_for_output("edge runs", UP_WITHIN)
-        return process
-
-    def carry(self, path: str, source: Host, target: Host, *, binary: bool = False) -> None:
-        target.write(path, source.path(path).read_bytes(), 0o600)
-
-    def routes(self, edge: Host) -> set[str]:
-        return {route["value"] for route in json.loads(self.warren(edge, "route", "ip", "list", "--json"))}
-
-    def connected(self) -> int:
-        """Edges that the agent is connected to, and all its connectors: the least of them."""
-        agent = sum(edge["state"] == "connected" for edge in self.status()["edges"])
-        there = [self.connectors(edge) for edge in (self.edge, self.second) if self.runs(edge)]
-        return min(agent, sum(there))
-
-    def runs(self, edge: Host) -> bool:
-        return self.daemons["edge" if edge is self.edge else "edge2"].running
-
-    def connectors(self, edge: Host) -> int:
-        listed = json.loads(self.warren(edge, "tunnel", "list", "--json"))
-        return min(1, len(listed[0]["connectors"]))
+    return TWO_EDGES
 
 
 @pytest.fixture(scope="module")
 def deployment(lab: Lab, services: Services) -> Iterator[TwoEdges]:
     deployment = TwoEdges(lab)
+    deployment.settings = f"lease: {LEASE}\n"
+    lab["connector"].write("/etc/warren/connector.yaml", f"lease: {LEASE}\n")
     deployment.up()
     deployment.add_second()
-    wait_until(lambda: deployment.connected() == 2, "agent and connector at both edges, which nobody told them", WITHIN)
+    deployment.both_there()  # nobody told them of the second one
     yield deployment
     assert faults(lab) == {}
 
@@ -107,10 +49,6 @@ def echoes(client: Any) -> None:
     client.settimeout(WITHIN)
     client.sendall(b"there?")
     assert client.recv(64) == b"there?"
-
-
-def both_back(deployment: TwoEdges) -> None:
-    wait_until(lambda: deployment.connected() == 2, "agent and connector at both edges", 2 * WITHIN)
 
 
 def test_what_one_edge_learns_the_other_knows(deployment: TwoEdges) -> None:
@@ -129,45 +67,116 @@ def test_what_one_edge_learns_the_other_knows(deployment: TwoEdges) -> None:
     ]
 
 
-@pytest.mark.parametrize("which", ["edge", "edge2"])
-def test_one_edge_is_killed(deployment: TwoEdges, which: str) -> None:
-    """An open flow goes on, and new flows and names take the other edge."""
+def strike(deployment: TwoEdges, how: str, name: str) -> None:
+    match how:
+        case "killed":
+            deployment.daemons[name].kill()
+        case "frozen":
+            deployment.daemons[name].freeze()
+        case "cut off":
+            deployment.cut_off(deployment.lab[name])
+
+
+def mend(deployment: TwoEdges, how: str, name: str) -> None:
+    match how:
+        case "killed":
+            deployment.run(name)
+        case "frozen":
+            deployment.daemons[name].thaw()
+        case "cut off":
+            deployment.rejoin(deployment.lab[name])
+
+
+POLICY = "rules: [{name: no-games, action: block, names: ['*.games.example']}]\n"
+
+
+def test_a_dns_policy_is_in_use_at_every_edge(deployment: TwoEdges) -> None:
+    deployment.edge.write("/root/policy.yaml", POLICY)
+
+    def verdict(edge: Host) -> str:
+        answer: str = json.loads(deployment.warren(edge, "dns", "test", "games.example", "--json"))["verdict"]
+        return answer
+
+    assert verdict(deployment.second) != "blocked"
+    deployment.warren(deployment.edge, "dns", "policy", "apply", "/root/policy.yaml")
+    wait_until(lambda: verdict(deployment.second) == "blocked", "the policy at the other edge", SOON)
+
+
+@pytest.mark.parametrize(
+    ("how", "leads"),
+    [("frozen", True), ("cut off", True), ("killed", True), ("killed", False)],
+)
+def test_one_edge_is(deployment: TwoEdges, how: str, leads: bool) -> None:
+    """Open flows go on, and nobody waits long for a new one or for a name; nor when it comes back."""
     payroll, laptop = deployment.lab["payroll"], deployment.laptop
     with apps.origin(payroll, apps.echo) as port, apps.connected(laptop, payroll.address, port) as client:
         echoes(client)
-        deployment.daemons[which].kill()
-        began = time.monotonic()
-        assert apps.connect(laptop, payroll.address, port).error == ""
-        new = time.monotonic() - began
-        echoes(client)
-        old = time.monotonic() - began
-        answer = laptop.run(["dig", "+short", "+tries=1", "+time=10", "payroll.internal"]).stdout.strip()
-        assert answer.startswith("100.80.")
-        assert apps.connect(laptop, answer, port).error == ""
-        print(f"{which} killed: new flow after {new:.2f} s, open flow after {old:.2f} s")
-        assert max(new, old) < 4 * SOON
-        deployment.run_edge() if which == "edge" else deployment.run_second()
-        both_back(deployment)
-        echoes(client)
+        deployment.stands_by()
+        leading = deployment.leading()
+        name = next(name for name in EDGES if (name == leading) == leads)
+        waits = Waits(laptop, payroll.address)
+        with waits.going_on(client, "payroll.internal"):
+            wait_until(lambda: waits.all_since(0.0), "the first of each")
+            began = time.monotonic()
+            strike(deployment, how, name)
+            try:
+                time.sleep(AWAY)
+                struck = waits.longest(began)
+            finally:
+                mend(deployment, how, name)
+            back = time.monotonic()
+            wait_until(lambda: waits.all_since(back), "some of each after it", WITHIN)
+            if how == "killed" and leads:  # one that stood by is missed at the next beat, 20 s later at most
+                for word in ("device", "connector"):
+                    deployment.daemons[name].wait_for_output(rf"session +{word}=", WITHIN)
+            later = waits.longest(back)
+        print(f"{name}, which {'led' if leads else 'stood by'}, {how}: waited {struck}, and when it was back {later}")
+        assert not waits.failures
+        assert max(struck.values()) < AWAY
+        assert max(later.values()) < SOON
+
+
+def echo_until_reset(sock: socket.socket) -> None:
+    with suppress(ConnectionResetError):
+        apps.echo(sock)
 
 
 def test_the_database_is_away(deployment: TwoEdges) -> None:
-    """Flows are open and open anew, names are answered; what would have to be written is refused."""
-    payroll, laptop = deployment.lab["payroll"], deployment.laptop
-    with apps.origin(payroll, apps.echo) as port, apps.connected(laptop, payroll.address, port) as client:
-        deployment.store.run(["nft", "-f", "-"], input=CUT)
+    """Flows are open and open anew, names are answered, an edge starts from its copy; what would have to be written is
+    refused. When the lease is over flows end, and none is granted."""
+    payroll, laptop, began = deployment.lab["payroll"], deployment.laptop, time.monotonic()
+    with apps.origin(payroll, echo_until_reset) as port, apps.connected(laptop, payroll.address, port) as client:
+        deployment.cut_off(deployment.store)
         try:
-            refused = deployment.edge.run(
+            deployment.daemons["edge2"].kill()
+            process = deployment.run("edge2")
+            assert "this edge starts from its copy" in process.output()
+            echoes(client)
+            refused = deployment.second.run(
                 ["warren", "route", "ip", "add", "10.40.0.0/16", "--tunnel", "office"], check=False
             )
             assert "can't be read or changed now" in refused.stderr
-            echoes(client)
-            assert apps.connect(laptop, payroll.address, port).error == ""
-            assert laptop.run(["dig", "+short", "db.internal"]).stdout.startswith("100.80.")
+            if time.monotonic() - began < LEASE - 2:  # on a machine that is not too slow for it
+                assert apps.connect(laptop, payroll.address, port).error == ""
+                assert laptop.run(["dig", "+short", "db.internal"]).stdout.startswith("100.80.")
+            assert apps.read_until_error(client) == (b"", "ECONNRESET")
+            assert apps.connect(laptop, payroll.address, port + 1).error == "EHOSTUNREACH"
         finally:
-            deployment.store.run(["nft", "delete", "table", "inet", "cut"])
+            deployment.rejoin(deployment.store)
     deployment.warren(deployment.edge, "route", "ip", "add", "10.50.0.0/16", "--tunnel", "office")
     wait_until(lambda: "10.50.0.0/16" in deployment.routes(deployment.second), "the route at the other edge", WITHIN)
+
+
+def test_an_edge_without_a_copy_waits_for_the_database(deployment: TwoEdges) -> None:
+    deployment.cut_off(deployment.second, 5432)
+    try:
+        deployment.daemons["edge2"].kill()
+        deployment.second.path("/var/lib/warren/edge/store.copy").unlink()
+        process = deployment.start("edge2", deployment.second, "edge", "run")
+        process.wait_for_output("there is no copy of it here: waiting for it", UP_WITHIN)
+    finally:
+        deployment.rejoin(deployment.second)
+    process.wait_for_output("edge runs", UP_WITHIN)
 
 
 def test_an_edge_is_removed(deployment: TwoEdges) -> None:
@@ -175,6 +184,7 @@ def test_an_edge_is_removed(deployment: TwoEdges) -> None:
     with apps.origin(payroll, apps.echo) as port, apps.connected(laptop, payroll.address, port) as client:
         deployment.warren(deployment.edge, "edge", "remove", "second")
         wait_until(lambda: len(deployment.status()["edges"]) == 1, "the agent to leave it", WITHIN)
+        deployment.daemons["connector"].wait_for_output(r" edges='?[\d.:]+'? revision=3", WITHIN)
         deployment.daemons["edge2"].stop()
         echoes(client)
         assert apps.connect(laptop, payroll.address, port).error == ""

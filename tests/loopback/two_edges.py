@@ -120,8 +120,10 @@ class AgentSide:
         made = engine()
         identity = Identity("agent", public, sign, world.network)
         self.nodes = [Node(made, identity, edge, self) for edge in edges.edges]
-        self.peers = Peers(made, world.network, lambda c, leaf: (public, sign(PEER_LABEL, c, leaf)), self.nodes[0])
-        self.standbys = Standbys(self.peers, lambda: self.nodes)
+        self.peers = Peers(
+            made, world.network, lambda c, leaf: (public, sign(PEER_LABEL, c, leaf)), lambda _: self.nodes[0]
+        )
+        self.standbys = Standbys(self.peers, lambda _: self.nodes)
 
     def start(self) -> None:
         """As the agent does it."""

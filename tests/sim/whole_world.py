@@ -179,7 +179,7 @@ class Whole:
     def start_edge(self, index: int) -> None:
         def start(process: Process) -> None:
             config = EdgeConfig(state_dir=Path("/nonexistent"), listen_host="0.0.0.0", engine=self.engine_name)
-            dns = SimpleNamespace(judge=None, search=(), zones=())
+            dns = SimpleNamespace(judge=None, search=(), zones=(), follow=lambda snapshot: None)
             store = Store(self.truth)
             program = EdgeProgram(config, self._credentials[index], store, dns)  # type: ignore[arg-type]
             self.edges[index] = process, program

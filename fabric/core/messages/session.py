@@ -107,12 +107,16 @@ class Edges(Message, frozen=True):
 
 class Revoked(Message, frozen=True):
     """Judge → connector: grants that name one of these ids and are older than its revision open nothing any more, and
-    flows that stand on them end. Sent after `Welcome`, and at once when something is deleted."""
+    flows that stand on them end. Sent after `Welcome`, at once when something is deleted, and when the judge loses its
+    store or has it back."""
 
     epoch: int
     """Of the store; a higher one than before: it was restored."""
     entries: tuple[tuple[str, int], ...] = ()
     """(id of device, route or tunnel, least revision)."""
+    age: float = 0.0
+    """Seconds for which the judge has not been able to read its store: what was deleted since, it does not know, and
+    flows are not confirmed. 0: it can."""
 
 
 class Holding(Message, frozen=True):

@@ -120,6 +120,24 @@ async def test_a_policy_is_applied_for_whom_it_is_about_and_outlives_the_process
     await without.close()
 
 
+async def test_a_policy_that_was_applied_at_another_edge_is_used_here(desk: Desk, tmp_path: Path) -> None:
+    def service(settings: DnsSettings, name: str) -> DnsService:
+        return DnsService(settings, tmp_path / name, desk.store.policies, lambda: desk.store.snapshot)
+
+    same = DnsSettings(upstreams=("192.0.2.1",), lists=(ListSettings("ads", str(desk.lists), categories=("ads",)),))
+    other, unlike = service(same, "other"), service(DnsSettings(), "unlike")
+    await other.start()
+    await unlike.start()
+    assert (await desk.http.put("/v1/dns/policy", json={"text": POLICY})).status_code == 200
+    for here in (desk.dns, other, unlike):
+        here.follow(desk.store.snapshot)
+    assert other.policies.revision == desk.dns.policies.revision == desk.store.snapshot.policy
+    assert other.judge.slot.current.policy.policy == desk.dns.judge.slot.current.policy.policy
+    assert unlike.policies.revision is None  # it has no such list, and says so in its log
+    await other.close()
+    await unlike.close()
+
+
 async def test_what_does_not_hold_is_refused_in_one_line(desk: Desk) -> None:
     for text, said in (
         ("rulez: []", "unknown field `rulez`"),

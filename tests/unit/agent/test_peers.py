@@ -74,7 +74,7 @@ def try_each(*grants: Granted) -> tuple[list[Reason], int]:
 
     async def main() -> tuple[list[Reason], int]:
         switch, app = Switch(), App()
-        peers = Peers(engine(), WORLD.network, lambda challenge, leaf: (b"", b""), switch)
+        peers = Peers(engine(), WORLD.network, lambda challenge, leaf: (b"", b""), lambda _: switch)
         for grant in grants:
             app.told.clear()
             peers.open(Wanted(grant, Open(b"f" * 16, b"grant", "tcp", 80, address="10.0.0.1"), app))

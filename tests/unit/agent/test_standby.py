@@ -63,7 +63,7 @@ class Path:
 class State:
     """One peer connection."""
 
-    tunnel, tunnel_name, index, id, permit, boot, gone = "T", "payroll", 0, b"p" * 16, b"permit", BOOT, False
+    tunnel, tunnel_name, index, id, permit, boot, gone = "t" * 20, "payroll", 0, b"p" * 16, b"permit", BOOT, False
 
     def __init__(self, first: Switch, *, ready: bool = True) -> None:
         self.path = Path(first)
@@ -80,7 +80,7 @@ def looks(state: State, switches: list[Switch], times: int = 3) -> None:
 
     async def main() -> None:
         peers: Any = SimpleNamespace(states=lambda: [state])
-        standbys = Standbys(peers, lambda: switches)
+        standbys = Standbys(peers, lambda _: switches)
         for _ in range(times):
             standbys._look()
             await asyncio.sleep(0)

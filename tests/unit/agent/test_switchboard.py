@@ -9,11 +9,11 @@ import pytest
 
 from warren.agent import switchboard
 from warren.agent.switchboard import Switchboard
-from warren.fabric.aio.edges import rendezvous
+from warren.fabric.aio.edges import rendezvous, serving
 from warren.fabric.aio.node import Node
 from warren.fabric.core.errors import DeniedError
 from warren.fabric.core.reasons import Reason
-from warren.fabric.identity.statements import Edge
+from warren.fabric.identity.statements import Edge, EdgeList
 
 pytestmark = pytest.mark.anyio
 
@@ -24,6 +24,7 @@ class FakeNode:
     def __init__(self, name: str) -> None:
         self.edge = Edge(name * 8, f"{name}.example", 4433, name)
         self.state = "connected"
+        self.answers = True
         self.answer = asyncio.Event()
         self.answer.set()
         self.denies: Reason | None = None
@@ -61,7 +62,7 @@ async def nodes() -> list[FakeNode]:
 @pytest.fixture
 async def board(nodes: list[FakeNode], monkeypatch: pytest.MonkeyPatch) -> Switchboard:
     monkeypatch.setattr(switchboard, "HEDGE", 0.01)
-    return Switchboard("device", lambda: cast(list[Node], nodes))
+    return Switchboard("device", lambda: cast(list[Node], nodes), lambda: EdgeList(1, tuple(n.edge for n in nodes)))
 
 
 async def decided(board: Switchboard) -> str:
@@ -123,7 +124,7 @@ async def test_a_no_of_the_judge_is_everybodys(board: Switchboard, nodes: list[F
 async def test_a_circuit_that_comes_late_is_given_back(board: Switchboard, nodes: list[FakeNode]) -> None:
     first, second = nodes
     first.answer.clear()
-    circuit, _ = await board.ask(0, b"peer", b"pass", ())
+    circuit, _ = await board.for_tunnel("office").ask(0, b"peer", b"pass", ())
     assert circuit.circuit == second.edge.name.encode()
     first.answer.set()
     async with asyncio.timeout(10):
@@ -133,8 +134,19 @@ async def test_a_circuit_that_comes_late_is_given_back(board: Switchboard, nodes
 
 async def test_nobody_is_there(board: Switchboard, nodes: list[FakeNode]) -> None:
     for node in nodes:
-        node.state, node.denies = "connecting", Reason.JUDGE_AWAY
+        node.state, node.answers, node.denies = "connecting", False, Reason.JUDGE_AWAY
     with pytest.raises(DeniedError) as error:
         await decided(board)
     assert error.value.reason is Reason.JUDGE_AWAY
     assert not board.others(cast(Node, nodes[0]))
+
+
+async def test_circuits_are_asked_for_where_the_tunnels_connectors_are() -> None:
+    """Of those every device has an order of its own; the others come last."""
+    nodes = cast(list[Node], [FakeNode(name) for name in "abcdef"])
+    edges = EdgeList(1, tuple(node.edge for node in nodes))
+    there = set(serving("office", edges).edges)
+    boards = [Switchboard(f"device{number}", lambda: nodes, lambda: edges) for number in range(20)]
+    orders = [[node.edge for node in board.nodes_for("office")] for board in boards]
+    assert all(set(order[: len(there)]) == there and len(order) == len(nodes) for order in orders)
+    assert len({order[0] for order in orders}) == len(there)

@@ -33,9 +33,10 @@ def test_targets_are_met_missed_or_not_tried() -> None:
     met = {
         title.split(":")[0] + str(number): met for number, (title, _, met) in enumerate(targets(run(one("cut", 0.6))))
     }
-    assert list(met.values())[:3] == [None, None, False]
-    words = [met for _, _, met in targets(run(one("edge-restarted", 0.2), one("address", -0.9), one("cut", 0.1)))]
-    assert words == [True] * 7
+    assert list(met.values())[:4] == [None, None, None, False]
+    killed = one("edge-killed", -0.8), one("edge-restarted", 0.2)
+    words = [met for _, _, met in targets(run(*killed, one("address", -0.9), one("cut", 0.1)))]
+    assert words == [True] * 9
 
 
 def test_a_flow_lost_beyond_the_failure_table_is_a_fault() -> None:

@@ -11,7 +11,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tests import postgresql
 from warren.edge.store import follow
-from warren.edge.store.database import open_store, place
+from warren.edge.store.copy import StoreCopy
+from warren.edge.store.database import open_store, place, reach_store
+from warren.edge.store.errors import AwayError
 from warren.edge.store.follow import Follower
 from warren.edge.store.records import Change
 from warren.edge.store.repository import Repository
@@ -99,13 +101,25 @@ async def test_without_notify_the_revision_is_looked_at(edges: tuple[Repository,
         await asyncio.gather(following, return_exceptions=True)
 
 
+async def recalled(url: str, copy: StoreCopy) -> Repository:
+    """The store of an edge that starts while the database is away."""
+    with pytest.raises(AwayError):
+        await open_store(url)
+    kept, store = copy.read(), reach_store(url)
+    assert kept is not None
+    store.begin_with(kept.snapshot, kept.tombstones)
+    return store
+
+
 async def test_a_database_that_goes_away_and_comes_back(
-    edges: tuple[Repository, Repository], postgres: postgresql.Server
+    edges: tuple[Repository, Repository], postgres: postgresql.Server, url: str, tmp_path: Path
 ) -> None:
     first, second = edges
     await add_tunnel(first)
     clock = Clock()
-    follower = Follower(second, LEASE, clock)
+    copy, turns = StoreCopy(tmp_path / "store.copy", "own"), [0.0]
+    follower = Follower(second, LEASE, clock, copy=copy)
+    follower.on_turn = lambda: turns.append(follower.stale())
     await follower.look()
     postgres.stop()
     try:
@@ -118,9 +132,17 @@ async def test_a_database_that_goes_away_and_comes_back(
         clock.at = LEASE + 1
         await follower.look()
         assert not follower.fresh()
+        started = await recalled(url, copy)
     finally:
         postgres.start()
+    assert started.snapshot.tunnels == second.snapshot.tunnels
+    late = Follower(started, LEASE, clock, age=50.0)
+    assert late.stale() == 50.0
+    await late.look()
+    assert late.stale() == 0.0
+    await started.close()
     await follower.look()
+    assert turns == [0.0, 480.0, 0.0]
     assert (follower.fault, follower.age(), follower.fresh()) == ("", 0.0, True)
     await second.add_device("laptop", "0" * 64, NOW + 60, NOW)
     await first.refresh()

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from warren.fabric.aio import edges as module
-from warren.fabric.aio.edges import Newest, PerEdge, rendezvous
+from warren.fabric.aio.edges import ATTACHED, Newest, PerEdge, rendezvous, serving
 from warren.fabric.identity import certificates, keys
 from warren.fabric.identity.statements import Edge, EdgeList, sign_edges
 
@@ -63,3 +63,16 @@ async def test_the_order_is_the_same_everywhere_and_spread() -> None:
     for key in ("x", "y"):
         assert rendezvous(key, nodes) == rendezvous(key, reversed(nodes))
     assert len({rendezvous(str(key), nodes)[0].edge for key in range(50)}) == 3
+
+
+def test_a_tunnel_is_served_by_some_edges_and_one_more_or_less_moves_one() -> None:
+    edges = tuple(Edge(f"{number:020}", "edge.example", 4433) for number in range(8))
+    few = EdgeList(1, edges[:ATTACHED])
+    assert set(serving("office", few).edges) == set(few.edges)
+    before = serving("office", EdgeList(1, edges)).edges
+    assert len(before) == ATTACHED
+    assert serving("office", EdgeList(1, edges[::-1])).edges == before
+    for edge in edges:
+        after = serving("office", EdgeList(2, tuple(one for one in edges if one != edge))).edges
+        assert len(set(before) - set(after)) == (edge in before)
+    assert len({edge for number in range(50) for edge in serving(str(number), EdgeList(1, edges)).edges}) == len(edges)

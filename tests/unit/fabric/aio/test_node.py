@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -109,3 +110,19 @@ def test_why_it_is_not_connected_is_told_once_and_a_refusal_as_a_warning() -> No
         ("warning", "refused: its token was replaced"),
         ("info", "no answer"),
     ]
+
+
+@pytest.mark.anyio
+async def test_an_edge_that_does_not_answer_counts_for_nothing_until_something_comes_from_it() -> None:
+    told: list[Node] = []
+    owner = cast("Any", SimpleNamespace(silent=told.append))
+    node = Node(engine(), BEFORE, Edge("e" * 20, "edge.example.net", 4433), owner)
+    one = SimpleNamespace(heard=0.0)
+    node.state, node.sockets = "connected", [cast("Any", one)]
+    assert node.answers
+    node._silent()
+    assert told == [node] and not node.answers
+    one.heard = node._loop.time() + 1
+    assert node.answers
+    node.state = "connecting"
+    assert not node.answers
