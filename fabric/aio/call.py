@@ -44,7 +44,7 @@ class Call:
         self._families = drain
         self.dropped = 0
         self.heard = 0.0
-        """When anything came last, by the loop's clock."""
+        """When anything genuine came last, by the loop's clock."""
         self._began = 0.0
         self._nudge: asyncio.TimerHandle | None = None
         connection = engine.connect(config, self._loop.time())
@@ -86,14 +86,13 @@ class Call:
         self.flush()
 
     async def answers(self) -> bool:
-        """Whether anything comes when the far end is asked."""
-        connection = self.link.connection
-        before = connection.statistics().received
+        """Whether anything genuine comes when the far end is asked."""
+        connection, asked = self.link.connection, self._loop.time()
         for _ in range(PROBES):
             connection.probe(self._loop.time())
             self.flush()
             await asyncio.sleep(max(PROBE_TIME, connection.pto()))
-            if connection.statistics().received > before:
+            if self.heard > asked:
                 return True
         return False
 
@@ -124,8 +123,8 @@ class Call:
         if address != self._address:
             self.dropped += 1
             return
-        self.heard = self._loop.time()
-        self._drive.receive(buffer, stride)
+        if self._drive.receive(buffer, stride).authenticated:
+            self.heard = self._loop.time()
 
     def handle_received(self) -> None:
         self.flush()

@@ -228,7 +228,7 @@ class Node:
             if not why and not await first.answers():
                 why = "it has forgotten the connection"
             if why and first is self._call and not self._ended.done():
-                self._restarted = boot != known
+                self._restarted = True
                 self._away(Reason.JUDGE_AWAY, why)
                 self._ended.set_result(None)
         except TimeoutError:

@@ -32,11 +32,12 @@ from warren.connector.app import Connector
 from warren.connector.config import ConnectorConfig
 from warren.connector.gate import Ceiling
 from warren.edge import app as edge_app
+from warren.edge import clock as edge_clock
 from warren.edge.app import Edge as EdgeProgram
 from warren.edge.config import EdgeConfig
 from warren.edge.judge import sessions as edge_sessions
 from warren.edge.state import Credentials
-from warren.edge.store import follow, snapshot
+from warren.edge.store import snapshot
 from warren.edge.store.records import Change, Device, Route, Tombstone, Tunnel
 from warren.fabric.aio import node as node_module
 from warren.fabric.aio import udp as udp_module
@@ -326,8 +327,9 @@ def simulated(world: Whole, seed: int) -> Iterator[None]:
 
     with ExitStack() as stack:
         world.logs = stack.enter_context(capture_logs())
-        for module in (agent_peers, connector_flows, edge_app, edge_sessions, follow):
+        for module in (agent_peers, connector_flows, edge_app, edge_clock, edge_sessions):
             stack.enter_context(patch.object(module, "time", clock))
+        stack.enter_context(patch.object(edge_app, "SteadyClock", lambda: clock.time))
         for module in (udp_module, edge_app):
             stack.enter_context(patch.object(module, "open_socket", UdpPort))
         stack.enter_context(patch.object(node_module, "random", rnd))
