@@ -25,7 +25,7 @@ SLOW = 5.0
 """Seconds for which an edge that did not answer is asked last."""
 LAST = 1.0
 """Seconds for an edge that did not answer lately, when all others have said that they can't."""
-COMES_BACK, LOOK_AGAIN = 3.0, 0.1
+COMES_BACK, LOOK_AGAIN = 2.0, 0.1
 """Seconds for which a flow that is to open waits for an edge, after the laptop's sleep or the edge's restart, and
 between two looks."""
 ELSEWHERE = frozenset({Reason.JUDGE_AWAY, Reason.TUNNEL_DOWN})
@@ -51,15 +51,16 @@ class Switchboard:
         """May this flow open? Where an edge has just been lost the flow waits a little: it may be coming back. Raises
         DeniedError."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + COMES_BACK
+        until: float | None = None
         while True:
             try:
                 return await self._first(
                     lambda node: node.decide(protocol, port, address=address, host=host, resolver=resolver)
                 )
             except DeniedError as error:
-                all_there = all(node.state == "connected" for node in self._nodes())
-                if error.reason is not Reason.JUDGE_AWAY or all_there or loop.time() >= until:
+                coming = any(node.state != "connected" and node.refused is None for node in self._nodes())
+                until = until or loop.time() + COMES_BACK
+                if error.reason is not Reason.JUDGE_AWAY or not coming or loop.time() >= until:
                     raise
             await asyncio.sleep(LOOK_AGAIN)
 

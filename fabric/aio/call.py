@@ -44,7 +44,9 @@ class Call:
         self._families = drain
         self.dropped = 0
         self.heard = 0.0
-        """When anything genuine came last, by the loop's clock."""
+        """When anything came last, by the loop's clock."""
+        self._answered = 0.0
+        """When anything genuine came last."""
         self._began = 0.0
         self._nudge: asyncio.TimerHandle | None = None
         connection = engine.connect(config, self._loop.time())
@@ -92,7 +94,7 @@ class Call:
             connection.probe(self._loop.time())
             self.flush()
             await asyncio.sleep(max(PROBE_TIME, connection.pto()))
-            if self.heard > asked:
+            if self._answered > asked:
                 return True
         return False
 
@@ -123,8 +125,9 @@ class Call:
         if address != self._address:
             self.dropped += 1
             return
+        self.heard = self._loop.time()
         if self._drive.receive(buffer, stride).authenticated:
-            self.heard = self._loop.time()
+            self._answered = self.heard
 
     def handle_received(self) -> None:
         self.flush()

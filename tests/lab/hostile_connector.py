@@ -1,6 +1,6 @@
 """A connector with a valid token that means harm: to agents that come to it, to the edge, and to other connectors.
 
-python hostile_connector.py TOKEN_FILE WHAT [CIRCUIT|slot:SLOT ...]     those of others, in hex
+python -m tests.lab.hostile_connector TOKEN_FILE WHAT [CIRCUIT|slot:SLOT ...]     those of others, in hex
 
 WHAT is `agents` (one attack for each peer connection that an agent makes, until all were tried) or `edge`. It is the
 product's own connector up to its one step, and says at the end how each connection ended.

@@ -121,11 +121,13 @@ def _last_line(said: str) -> str:
     return re.sub(r"https?://\S+ ?", "", lines[-1].strip())[-200:]
 
 
-def _go(go: str, *words: str, folder: Path = FOLDER) -> subprocess.CompletedProcess[str]:
+def _go(go: str, *words: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
     FOLDER.mkdir(exist_ok=True)
     places = {"GOBIN": str(FOLDER), "GOPATH": str(FOLDER / "go"), "GOCACHE": str(FOLDER / "cache")}
     env = {**os.environ, **places, "GOFLAGS": "-modcacherw -buildvcs=false", "GOTOOLCHAIN": "local"}
-    return subprocess.run([go, *words], env=env, cwd=folder, capture_output=True, text=True, timeout=BUILD_WITHIN)
+    return subprocess.run(
+        [go, *words], env=env, cwd=folder or FOLDER, capture_output=True, text=True, timeout=BUILD_WITHIN
+    )
 
 
 def _version(go: str, program: Path) -> str:

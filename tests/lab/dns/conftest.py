@@ -148,7 +148,9 @@ def dig(host: Host, *words: str, check: bool = True) -> str:
 
 
 def short(host: Host, *words: str) -> list[str]:
-    return dig(host, "+short", *words).split()
+    """The answers; none where nobody answered at all."""
+    asked = host.run(["dig", "+time=5", "+tries=1", "+short", *words], check=False)
+    return asked.stdout.split() if asked.returncode == 0 else []
 
 
 def took(host: Host, name: str) -> float:

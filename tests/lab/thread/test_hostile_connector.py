@@ -17,11 +17,12 @@ from tests.lab import hostile_connector
 from tests.lab.bystander import bystander, sniffed
 from tests.lab.hostile_agent import MARK
 from warren.fabric.core import frames
-from warren.lab import wait_until
+from warren.lab import breaking, wait_until
 from warren.lab.deployment import TUNNEL, Deployment
 from warren.lab.host import Host
 from warren.lab.process import Process
 
+ROOT = Path(__file__).resolve().parents[3]
 ROUTE = "10.66.0.0/16"
 TARGET = ("10.66.0.1", 7)
 TOKEN = "/root/mallory.token"
@@ -43,7 +44,8 @@ def mallory(deployment: Deployment) -> Iterator[Host]:
 
 
 def start(host: Host, what: str, others: list[str]) -> Process:
-    process = host.start([sys.executable, Path(hostile_connector.__file__), TOKEN, what, *others], log="mallory")
+    words = [sys.executable, "-m", hostile_connector.__name__, TOKEN, what, *others]
+    process = host.start(words, log="mallory", env={"PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"})
     process.wait_for_output("^connected$", 20)
     return process
 
@@ -56,15 +58,17 @@ def said(process: Process) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def foreign(deployment: Deployment, mallory: Host) -> list[str]:
     """Circuits and slots of the honest nodes, as somebody on the way reads them."""
-    spare = ["192.168.77.77/32", "dev", "lo"]
     with sniffed(mallory) as passing:
         assert deployment.laptop.run(["curl", "-sS", "http://10.10.0.10/"]).stdout
-        deployment.laptop.run(["ip", "addr", "add", *spare])  # the agent binds anew
-        wait_until(lambda: slots_in(passing), "a slot's id on the wire")
-        deployment.laptop.run(["ip", "addr", "del", *spare])
+        breaking.rebind(deployment.lab["home"])
+        wait_until(lambda: fetched(deployment.laptop) and slots_in(passing), "a slot that is bound anew", 30)
     circuits = [tunnel["circuit"] for tunnel in deployment.status()["tunnels"]]
     assert circuits
     return [*circuits, *(f"slot:{slot.hex()}" for slot in sorted(slots_in(passing)))]
+
+
+def fetched(laptop: Host) -> bool:
+    return laptop.run(["curl", "-sS", "--max-time", "2", "http://10.10.0.10/"], check=False).returncode == 0
 
 
 def slots_in(packets: list[bytes]) -> set[bytes]:

@@ -25,6 +25,7 @@ class FakeNode:
         self.edge = Edge(name * 8, f"{name}.example", 4433, name)
         self.state = "connected"
         self.answers = True
+        self.refused: Reason | None = None
         self.answer = asyncio.Event()
         self.answer.set()
         self.denies: Reason | None = None
