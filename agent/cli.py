@@ -33,6 +33,14 @@ State = Annotated[
         help="Where the device's key and the journal live. [/var/lib/warren/agent]",
     ),
 ]
+Include = Annotated[
+    list[str] | None,
+    typer.Option(help="Capture only this CIDR of what the edge routes (split tunnel). Repeat it for more."),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(help="Leave this CIDR alone whatever the edge routes; stronger than --include. Repeat it."),
+]
 Socket = Annotated[
     Path | None,
     typer.Option(
@@ -101,14 +109,8 @@ def up(
     state: State = None,
     socket: Socket = None,
     interface: Annotated[str | None, typer.Option(help="Name of the TUN device. [warren0]")] = None,
-    include: Annotated[
-        list[str] | None,
-        typer.Option(help="Capture only this CIDR of what the edge routes (split tunnel). Repeat it for more."),
-    ] = None,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option(help="Leave this CIDR alone whatever the edge routes; stronger than --include. Repeat it."),
-    ] = None,
+    include: Include = None,
+    exclude: Exclude = None,
     dns: Annotated[bool | None, typer.Option(help="Point the system's resolver at the agent. [yes]")] = None,
     dns_scope: Annotated[
         str | None,

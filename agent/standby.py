@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import structlog
 
 from warren.agent.peer_state import PeerState
-from warren.agent.peers import Judge, Peers, permit_for
+from warren.agent.peers import Peers, Switches, permit_for
 from warren.fabric.aio.circuits import CircuitSocket
 from warren.fabric.core.backoff import Backoff
 from warren.fabric.core.errors import DeniedError
@@ -31,23 +31,11 @@ AGAIN = (1.0, 30.0)
 """Seconds until the next attempt, first and longest."""
 
 
-class Switch(Judge, Protocol):
+class Switch(Switches, Protocol):
     """One edge (fabric/aio/node.py)."""
 
     state: str
     sockets: list[CircuitSocket]
-
-    async def ask(
-        self,
-        index: int,
-        peer: bytes,
-        permit: bytes,
-        tried: tuple[bytes, ...],
-        boot: bytes = b"",
-        *,
-        patient: bool = True,
-    ) -> tuple[Circuit, CircuitSocket]:
-        """See `peers.Switches`."""
 
 
 class _Attempts:

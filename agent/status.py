@@ -11,6 +11,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from warren.agent.app import Agent
+    from warren.agent.peer_state import PeerState
     from warren.agent.tcp import TcpFlow
     from warren.agent.udp import UdpFlow
     from warren.fabric.aio.circuits import PeerPath
@@ -49,22 +50,7 @@ def describe(agent: Agent, resolver: str) -> dict[str, Any]:
             "local": list(agent.config.dns.local),
             "search": list(agent.told.search) if agent.told else [],
         },
-        "tunnels": [
-            {
-                "tunnel": state.tunnel_name,
-                "connector": state.boot.hex()[:8],
-                "circuit": state.path.circuit.hex(),
-                "edge": _edge_of(agent, state.path),
-                "standby": [way.circuit.hex() for way in state.path.ways[1:]],
-                "round_trip_ms": round(state.path.drive.connection.statistics().round_trip * 1000, 2),
-                "lost": state.path.drive.connection.statistics().lost,
-                "phase": state.path.drive.connection.statistics().phase,
-                "carries": state.carries,
-                "flows": len(state.openings),
-            }
-            for state in agent.peers.states()
-            if state.path is not None
-        ],
+        "tunnels": [_tunnel(agent, state, state.path) for state in agent.peers.states() if state.path is not None],
         "flows": [_flow(flow) for flow in [*agent.tcp.ended, *agent.tcp.flows.values()][:FLOWS]]
         + [_udp_flow(flow) for flow in list(agent.udp.flows.values())[:FLOWS]],
         "refused": [
@@ -79,6 +65,22 @@ def describe(agent: Agent, resolver: str) -> dict[str, Any]:
         ],
         "opened": agent.tcp.opened,
         "counters": {**agent.capture.counters, **{f"udp_{word}": n for word, n in agent.udp.counters.items()}},
+    }
+
+
+def _tunnel(agent: Agent, state: PeerState, path: PeerPath) -> dict[str, Any]:
+    statistics = path.drive.connection.statistics()
+    return {
+        "tunnel": state.tunnel_name,
+        "connector": state.boot.hex()[:8],
+        "circuit": path.circuit.hex(),
+        "edge": _edge_of(agent, path),
+        "standby": [way.circuit.hex() for way in path.ways[1:]],
+        "round_trip_ms": round(statistics.round_trip * 1000, 2),
+        "lost": statistics.lost,
+        "phase": statistics.phase,
+        "carries": state.carries,
+        "flows": len(state.openings),
     }
 
 

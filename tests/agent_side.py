@@ -18,22 +18,12 @@ from warren.fabric.identity import keys, proof
 from warren.fabric.identity.statements import EdgeList
 
 
-class AgentSide:
-    """Put together as `agent.app.Agent` does it."""
+class Told:
+    """Starts and ends it, and passes on what nodes tell, as `agent.app.Agent` does."""
 
-    def __init__(self, network: bytes, edges: EdgeList, key: Ed25519PrivateKey, engine: Engine) -> None:
-        """`network`: DER of the network certificate. `key`: the device's."""
-
-        def sign(label: bytes, challenge: bytes, leaf: bytes) -> bytes:
-            return proof.sign(key, label, challenge, leaf)
-
-        public = keys.public(key)
-        identity = Identity("agent", public, sign, network)
-        self.nodes = [Node(engine, identity, edge, self) for edge in edges.edges]
-        self.switchboard = Switchboard("agent", lambda: self.nodes, lambda: edges)
-        board = self.switchboard
-        self.peers = Peers(engine, network, lambda c, leaf: (public, sign(PEER_LABEL, c, leaf)), board.for_tunnel)
-        self.standbys = Standbys(self.peers, board.nodes_for)
+    nodes: list[Node]
+    peers: Peers
+    standbys: Standbys
 
     def start(self) -> None:
         for node in self.nodes:
@@ -45,19 +35,6 @@ class AgentSide:
         self.peers.close()
         for node in self.nodes:
             await node.close()
-
-    # ---- what nodes tell ----
-
-    def disconnected(self, reason: Reason, detail: str) -> None:
-        if reason is Reason.DEVICE_UNKNOWN:
-            self.peers.end_all(reason)
-
-    def silent(self, node: Node) -> None:
-        self.switchboard.avoid(node)
-        if self.switchboard.others(node):
-            leave = self.peers.silent if node.state == "connected" else self.peers.renew
-            for circuit_socket in node.sockets:
-                leave(circuit_socket)
 
     def forgotten(self, circuit_socket: CircuitSocket) -> None:
         self.peers.renew(circuit_socket)
@@ -74,3 +51,34 @@ class AgentSide:
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *words: None
+
+
+class AgentSide(Told):
+    """Put together as `agent.app.Agent` does it."""
+
+    def __init__(self, network: bytes, edges: EdgeList, key: Ed25519PrivateKey, engine: Engine) -> None:
+        """`network`: DER of the network certificate. `key`: the device's."""
+
+        def sign(label: bytes, challenge: bytes, leaf: bytes) -> bytes:
+            return proof.sign(key, label, challenge, leaf)
+
+        public = keys.public(key)
+        identity = Identity("agent", public, sign, network)
+        self.nodes = [Node(engine, identity, edge, self) for edge in edges.edges]
+        self.switchboard = Switchboard("agent", lambda: self.nodes, lambda: edges)
+        board = self.switchboard
+        self.peers = Peers(engine, network, lambda c, leaf: (public, sign(PEER_LABEL, c, leaf)), board.for_tunnel)
+        self.standbys = Standbys(self.peers, board.nodes_for)
+
+    # ---- what nodes tell ----
+
+    def disconnected(self, reason: Reason, detail: str) -> None:
+        if reason is Reason.DEVICE_UNKNOWN:
+            self.peers.end_all(reason)
+
+    def silent(self, node: Node) -> None:
+        self.switchboard.avoid(node)
+        if self.switchboard.others(node):
+            leave = self.peers.silent if node.state == "connected" else self.peers.renew
+            for circuit_socket in node.sockets:
+                leave(circuit_socket)

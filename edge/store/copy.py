@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from warren.dnsfilter.policies import Revision
+from warren.edge.clock import elapsed
 from warren.edge.store.records import Device, Route, Tombstone, Tunnel
 from warren.edge.store.snapshot import Snapshot, build
 from warren.fabric.identity.files import write_private
@@ -53,11 +53,6 @@ class Kept:
     snapshot: Snapshot
     tombstones: list[Tombstone]
     age: float
-
-
-def elapsed() -> float:
-    """Seconds of CLOCK_BOOTTIME, which counts also while the host is suspended."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class StoreCopy:

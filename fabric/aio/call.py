@@ -10,12 +10,14 @@ from warren.fabric.aio.lookup import any_address
 from warren.fabric.aio.udp import UdpSocket
 from warren.fabric.core.engine import Address, Batch, ClientConfig, Engine, PathChange
 from warren.fabric.core.errors import WireError
-from warren.fabric.core.link import Link, LinkEvent
+from warren.fabric.core.link import Link, LinkEvent, LinkReady
 from warren.fabric.core.reasons import TLS_ALERTS, Reason
 
 NUDGE_EVERY, NUDGE_SHARE = 0.5, 20
 """Seconds between two first packets, and at least this part of the time that they have gone unanswered."""
 
+LOOK_TIME = 5.0
+"""Seconds for a look whether the edge is the same process."""
 PROBES, PROBE_TIME = 5, 0.2
 """How often a connection is probed before it counts as lost, and the least seconds for each answer."""
 
@@ -150,6 +152,25 @@ class Call:
             self.link.connection.close(Reason.PROTOCOL.close_code, str(error)[:200], now)
             busy = True
         return busy
+
+
+async def boot_id(engine: Engine, config: ClientConfig, address: Address, mark: int = 0) -> bytes:
+    """The id of the process that answers there, told to a connection of its own; empty if none does in time."""
+    seen: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    def handle(event: LinkEvent) -> None:
+        if isinstance(event, LinkReady) and not seen.done():
+            seen.set_result(event.boot)
+
+    call = Call(engine, config, address, handle, lambda: False, mark=mark)
+    call.start()
+    try:
+        async with asyncio.timeout(LOOK_TIME):
+            return await seen
+    except TimeoutError:
+        return b""
+    finally:
+        call.close(Reason.CANCELLED)
 
 
 def why_over(code: int, detail: str) -> tuple[Reason, str]:

@@ -18,7 +18,7 @@ from typing import Literal
 import structlog
 
 from warren.fabric.aio.asked import ANSWER_TIME, DOUBT, Asked
-from warren.fabric.aio.call import Call, why_over
+from warren.fabric.aio.call import Call, boot_id, why_over
 from warren.fabric.aio.circuits import CircuitSocket
 from warren.fabric.aio.lookup import Whereabouts
 from warren.fabric.aio.owner import Identity, Owner
@@ -51,9 +51,9 @@ BACKOFF = (0.25, 15.0)
 """Seconds between attempts, first and longest, with jitter: five hundred nodes that come back must not come at once."""
 AT_ONCE = 0.1
 """Seconds, at most, before that to an edge that was restarted: each node finds that out at a time of its own."""
-LOOK_TIME, SILENT = 5.0, 0.5
-"""Seconds for a look whether the edge is the same process; and of it, after which other edges are used, where there are
-some: four PTOs where the way is longer, for a handshake takes three round trips."""
+SILENT = 0.5
+"""Seconds of a look whether the edge is the same process after which other edges are used, where there are some: four
+PTOs where the way is longer, for a handshake takes three round trips."""
 REFUSALS = frozenset({Reason.WRONG_TUNNEL, Reason.BAD_PROOF, Reason.LIMIT})
 """What an edge says that does not take what a node shows."""
 
@@ -84,16 +84,17 @@ class Node:
         self._attachment: Attachment | None = None
         self._session: core.AgentSession | core.ConnectorSession | None = None
         self._ended: asyncio.Future[None] = self._loop.create_future()
-        self._circuits = Asked[Circuit]("circuits asked for", self.flush, self._verify, 6 * DOUBT)
-        self._decisions = Asked[say.Granted]("decisions", self.flush, self._verify)
-        self._choices = Asked[bool]("choices of a virtual network", self.flush, self._verify)
-        self._queries = Asked[say.Answer | say.HostRoute]("queries", self.flush, self._verify)
+        self._circuits = Asked[Circuit]("circuits asked for", self.flush, self.doubt, 6 * DOUBT)
+        self._decisions = Asked[say.Granted]("decisions", self.flush, self.doubt)
+        self._choices = Asked[bool]("choices of a virtual network", self.flush, self.doubt)
+        self._queries = Asked[say.Answer | say.HostRoute]("queries", self.flush, self.doubt)
         self._forgotten: list[switch_says.SlotGiven] = []
         self._attached = self._entered = False
         self._task: asyncio.Task[None] | None = None
         self._verifying: asyncio.Task[None] | None = None
         self._closing = False
-        self._restarted = False  # and there again
+        self._at_once = False
+        """The edge is there, and is connected to again without waiting."""
         self._silent_at = -math.inf
         """When it was last found not to answer."""
         self._settled = asyncio.Event()
@@ -117,8 +118,8 @@ class Node:
             except OSError as error:
                 self._away(Reason.JUDGE_AWAY, f"{self.edge}: {error.strerror or error}")
             wait = backoff.next()
-            await asyncio.sleep(random.random() * AT_ONCE if self._restarted else wait)  # noqa: S311 - no secret
-            self._restarted = False
+            await asyncio.sleep(random.random() * AT_ONCE if self._at_once else wait)  # noqa: S311 - no secret
+            self._at_once = False
 
     async def _connect(self, backoff: Backoff) -> None:
         """One connection, from its first packet to its end."""
@@ -162,7 +163,7 @@ class Node:
                 CircuitSocket(
                     index,
                     address,
-                    self._verify,
+                    self.doubt,
                     self._swallows,
                     self._mark,
                     listens=listens,
@@ -183,20 +184,17 @@ class Node:
             if self._call is not None:
                 self._call.move(self._where.address)
 
-    def doubt(self) -> None:
-        """Is the edge still there? The owner hears `silent` if it is not."""
-        self._verify()
-
     def _swallows(self, circuit: bytes) -> None:
         """Large packets vanish on a circuit: its other end binds, too."""
         if self._attachment is not None:
             self._attachment.suspect(circuit, self._loop.time())
             self.flush()
 
-    def _verify(self) -> None:
-        """The edge may be another process by now: a second connection beside the first, at most one at a time, tells
-        its boot id. If that is the one known and the first still answers, the hint was false; if not, the first is
-        dropped and made anew: its edge was restarted, or took this node for gone while its host was suspended."""
+    def doubt(self) -> None:
+        """The edge may be another process by now, or not be there: the owner hears `silent` in that case. A second
+        connection beside the first, at most one at a time, tells its boot id. If that is the one known and the first
+        still answers, nothing has changed; if not, the first is dropped and made anew: its edge was restarted, or took
+        this node for gone while its host was suspended."""
         if self._verifying is None or self._verifying.done():
             self._verifying = asyncio.create_task(self._look())
 
@@ -210,32 +208,21 @@ class Node:
         known, first = self._attachment.boot if self._attachment is not None else b"", self._call
         if self._where.address is None or first is None or not known:
             return
-        seen: asyncio.Future[bytes] = self._loop.create_future()
-
-        def handle(event: LinkEvent) -> None:
-            if isinstance(event, LinkReady) and not seen.done():
-                seen.set_result(event.boot)
-
-        call = Call(self._engine, self._config(), self._where.address, handle, lambda: False, mark=self._mark)
-        call.start()
         silence = self._loop.call_later(max(SILENT, 4 * first.link.connection.pto()), self._silent)
         try:
-            async with asyncio.timeout(LOOK_TIME):
-                boot = await seen
-            silence.cancel()
-            self._silent_at = -math.inf
-            why = "the edge was restarted" if boot != known else ""
-            if not why and not await first.answers():
-                why = "it has forgotten the connection"
-            if why and first is self._call and not self._ended.done():
-                self._restarted = True
-                self._away(Reason.JUDGE_AWAY, why)
-                self._ended.set_result(None)
-        except TimeoutError:
-            pass  # nobody is there: the first connection will find that out by itself
+            boot = await boot_id(self._engine, self._config(), self._where.address, self._mark)
         finally:
             silence.cancel()
-            call.close(Reason.CANCELLED)
+        if not boot:
+            return  # nobody is there: the first connection will find that out by itself
+        self._silent_at = -math.inf
+        why = "the edge was restarted" if boot != known else ""
+        if not why and not await first.answers():
+            why = "it has forgotten the connection"
+        if why and first is self._call and not self._ended.done():
+            self._at_once = True
+            self._away(Reason.JUDGE_AWAY, why)
+            self._ended.set_result(None)
 
     def _silent(self) -> None:
         self._silent_at = self._loop.time()
@@ -289,7 +276,7 @@ class Node:
     async def _hand_over(self, successor: Node) -> None:
         successor._lent = False
         for circuit_socket in self.sockets:
-            circuit_socket.verify, circuit_socket.swallows = successor._verify, successor._swallows
+            circuit_socket.verify, circuit_socket.swallows = successor.doubt, successor._swallows
             circuit_socket.moved, circuit_socket.on_return = successor._moved, successor._probe
         self.sockets = []
         await self.close()

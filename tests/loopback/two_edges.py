@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from unittest.mock import patch
 
+from tests.agent_side import Told
 from tests.unit.fabric.identity.world import World
 from warren.agent.opening import Opening, Wanted
 from warren.agent.peers import Peers
@@ -26,7 +27,6 @@ from warren.edge.state import Credentials
 from warren.edge.store import values
 from warren.edge.store.database import open_store
 from warren.edge.store.repository import Repository
-from warren.fabric.aio.circuits import CircuitSocket
 from warren.fabric.aio.node import Node
 from warren.fabric.aio.owner import Identity
 from warren.fabric.core.flow import Flow
@@ -109,8 +109,8 @@ class Echoed:
             self.opening.flush()
 
 
-class AgentSide:
-    """What of an agent speaks to edges and connectors: nodes, peers, standby circuits."""
+class AgentSide(Told):
+    """It asks the first edge."""
 
     def __init__(self, world: World, edges: EdgeList, key: object) -> None:
         def sign(label: bytes, challenge: bytes, leaf: bytes) -> bytes:
@@ -124,38 +124,6 @@ class AgentSide:
             made, world.network, lambda c, leaf: (public, sign(PEER_LABEL, c, leaf)), lambda _: self.nodes[0]
         )
         self.standbys = Standbys(self.peers, lambda _: self.nodes)
-
-    def start(self) -> None:
-        """As the agent does it."""
-        for node in self.nodes:
-            node.start()
-        self.standbys.start()
-
-    async def close(self) -> None:
-        """As the agent does it."""
-        self.standbys.close()
-        self.peers.close()
-        for node in self.nodes:
-            await node.close()
-
-    def forgotten(self, circuit_socket: CircuitSocket) -> None:
-        """See `agent.app.Agent`."""
-        self.peers.renew(circuit_socket)
-
-    def dropped(self, circuit: bytes, circuit_socket: CircuitSocket) -> None:
-        """See `agent.app.Agent`."""
-        path = circuit_socket.path(circuit)
-        if path is not None:
-            self.peers.dropped(path, circuit)
-
-    def away(self, circuit: bytes, circuit_socket: CircuitSocket) -> None:
-        """See `agent.app.Agent`."""
-        path = circuit_socket.path(circuit)
-        if path is not None:
-            self.peers.away(path, circuit)
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *words: None
 
     async def open(self, port: int) -> Echoed:
         """A flow to the origin."""

@@ -7,7 +7,8 @@ import stat
 from pathlib import Path
 
 from warren.dnsfilter.policies import Revision
-from warren.edge.store.copy import StoreCopy, elapsed
+from warren.edge.clock import elapsed
+from warren.edge.store.copy import StoreCopy
 from warren.edge.store.records import Device, Route, Tombstone, Tunnel
 from warren.edge.store.snapshot import build
 

@@ -67,7 +67,7 @@ def test_the_successor_has_slots_and_boot_id(monkeypatch: pytest.MonkeyPatch) ->
     found, node, socket = asyncio.run(renew(monkeypatch, connects))
     assert (found.boot, found.sockets, node.sockets) == (node.boot, [socket], [])
     assert found.shown is AFTER
-    assert socket.verify == found._verify
+    assert socket.verify == found.doubt
     assert (socket.lost, socket.closed) == (0, 0)
 
 
