@@ -11,10 +11,12 @@
 //!   bottleneck has been found: the interval to the next probe doubles, and what is in flight stays a seventh below
 //!   what it was when packets were lost (head-room, into which somebody else can grow).
 //! * **Neighbours.** A queue that does not empty while we hold back, or a share of the rate that grows exactly as the
-//!   queue does, or loss while we cruise, is not our doing: loss-based flows fill the bottleneck. Then `Compete` keeps
-//!   a window as CUBIC would, which is what they know how to share with. Who has had the path for himself
+//!   queue does, or loss while we cruise, for the second time in a while, is not our doing: loss-based flows fill the
+//!   bottleneck. Then `Compete` keeps a window as CUBIC would, which is what they know how to share with. Who has had the path for himself
 //!   and still has more than its half gives back half of what is in flight at each loss, so that a flow that has just
 //!   come finds room. `Compete` is left from time to time, to see whether anybody is still there.
+//! * **Who sends little judges little.** The queue may be that of what the other side sends, two losses may be chance,
+//!   and a window taken from what is in flight would be none. Such rounds count only for what they bring.
 //! * **A longer path is not a queue.** Where every sample has been far above the smallest round trip for a while,
 //!   `ProbeRoundTrip` empties the pipe by half and takes what it sees for the new smallest one.
 //!
@@ -107,6 +109,8 @@ struct Model {
     /// Bytes a second; `None`: nothing is known, and the pacer goes by the window.
     pacing: Option<u64>,
     window: u64,
+    /// Cruise: the round, rate and smallest round trip that both were made from.
+    cruising_by: Option<(u64, f64, Time)>,
 }
 
 impl Model {
@@ -128,6 +132,7 @@ impl Model {
             neighbours: Neighbours::new(),
             pacing: None,
             window: INITIAL_PACKETS * u64::from(mtu),
+            cruising_by: None,
         };
         model.enter(Phase::Startup, 0);
         model
@@ -152,6 +157,11 @@ impl Model {
         f64::from(self.round.flight).max(self.least_flight())
     }
 
+    /// Whether the application asked for less in this round than half of what it might have sent.
+    fn little(&self) -> bool {
+        self.round.app_limited && u64::from(self.round.flight) * 2 < self.window
+    }
+
     /// Room for the bursts that pacing, delayed acknowledgements and the driver's timer make.
     fn slack(&self, rate: f64) -> f64 {
         let mtu = self.mtu as f64;
@@ -163,6 +173,11 @@ impl Model {
         if !self.rates.is_known() || !self.rtts.known() {
             return;
         }
+        let grounds = (self.rounds, self.rates.get(), self.rtts.smallest);
+        if self.cycle.phase == Phase::Cruise && self.cruising_by == Some(grounds) {
+            return; // most of the time nothing has changed since the last acknowledgement
+        }
+        self.cruising_by = (self.cycle.phase == Phase::Cruise).then_some(grounds);
         let (pace, window) = match self.cycle.phase {
             Phase::Compete => self.share_of_the_path(now),
             _ => self.share_of_the_model(),

@@ -83,11 +83,23 @@ case!(half_a_gigabit, {
 });
 
 case!(an_application_that_sends_little_then_much, {
-    let plan = Plan { modest: Some((6.0, 5.0)), ..Plan::of(Model) };
+    let plan = Plan { modest: Some((0.0, 6.0, 5.0)), ..Plan::of(Model) };
     let link = Link { queue: 25.0, ..Link::default() };
     let run = |seed| World::new(link.clone(), std::slice::from_ref(&plan), seed).run(12.0).remove(0);
     at_least("application of 5 Mbit/s for 6 s: Mbit/s", 4.5, |seed| run(seed).goodput(1.0, 6.0));
     at_least("then as much as it can: Mbit/s from 2 s after", 80.0, |seed| run(seed).goodput(8.0, 12.0));
+});
+
+case!(little_that_is_sent_does_not_tell_whose_queue_it_is, {
+    // what the other side sends fills its queue again and again, and our acknowledgements wait in it
+    let waits = (0..32).map(|n| (4.0 + 0.25 * f64::from(n), if n % 4 == 0 { 50.0 } else { 62.0 }));
+    let round_trip = [(0.0, 50.0)].into_iter().chain(waits).chain([(12.0, 50.0)]).collect();
+    let link = Link { round_trip, loss: 0.01, ..Link::default() };
+    let plan = Plan { modest: Some((4.0, 12.0, 0.05)), ..Plan::of(Model) };
+    let run = |seed| World::new(link.clone(), std::slice::from_ref(&plan), seed).run(16.0).remove(0);
+    at_least("little beside much from the other side, then much: Mbit/s from 1 s after", 75.0, |seed| {
+        run(seed).goodput(13.0, 16.0)
+    });
 });
 
 case!(after_a_blackout_it_goes_on_within_a_round_trip_or_two, {

@@ -7,7 +7,7 @@
 use super::phases::Phase;
 use super::round::Background;
 use super::share::BETA;
-use super::time::Time;
+use super::time::{Time, SECOND};
 use super::Model;
 
 /// Loss in a round with a queue, above the background, that is congestion.
@@ -18,8 +18,12 @@ const STARTUP_QUEUE_LOSS: f64 = 0.05;
 const SHARED_LOSS: f64 = 0.001;
 /// Loss in any round, above twice the background, that is congestion (a policer makes no queue).
 const ANY_LOSS: f64 = 0.08;
+/// The same where the application asks for little: so few packets lose two by chance.
+const ANY_LOSS_OF_FEW: f64 = 0.25;
 /// What is left of the bytes in flight after a probe that ended in loss: the rest is head-room for others.
 const HEAD_ROOM: f64 = 0.85;
+/// Loss in Cruise so soon after the last such loss is somebody else's doing.
+const ONCE: Time = 4 * SECOND;
 /// Round trips between two probes: after a full startup, at most, and after a path that was dead.
 const AFTER_STARTUP: u32 = 16;
 const AT_MOST: u32 = 64;
@@ -53,6 +57,15 @@ impl Model {
         let (loss, with_queue) = (self.round.share(self.round.lost), self.round.share(self.round.lost_queued));
         let background = self.background.share();
         let few = self.round.lost < 2 * self.mtu;
+        if self.little() {
+            // nobody's window was full, ours least of all: only a flood is answered
+            let flood = self.round.lost >= 5 * self.mtu && loss > background * 2.0 + ANY_LOSS_OF_FEW;
+            if flood {
+                self.undo = Some(self.learnt);
+                self.policed(now);
+            }
+            return flood;
+        }
         let flood = !few && loss > background * 2.0 + ANY_LOSS;
         let full = match self.cycle.phase {
             Phase::Compete => with_queue > background * 2.0 + SHARED_LOSS,
@@ -104,6 +117,12 @@ impl Model {
                 self.enter(Phase::Down, now);
             }
             _ if self.round.lost_probing * 2 > self.round.lost => {} // the tail of our own probe: answered already
+            Phase::Cruise if now - self.cycle.cruise_lost_at > ONCE => {
+                // perhaps the estimate is a little too high, and the queue our own: once we only hold back
+                self.cycle.cruise_lost_at = now;
+                self.rates.reset(self.round.rate.max(self.estimate() * HEAD_ROOM));
+                self.enter(Phase::Down, now);
+            }
             Phase::Cruise => self.compete(now, flight),
             Phase::Drain | Phase::Down | Phase::ProbeRoundTrip => {
                 self.learnt.rate = self.round.rate.max(self.estimate() * BETA);
@@ -123,6 +142,7 @@ impl Model {
             self.cycle.interval = AFTER_DEATH;
             self.enter(Phase::Cruise, now);
         }
+        self.cruising_by = None;
         self.update(now);
     }
 }

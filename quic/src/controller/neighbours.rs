@@ -21,10 +21,12 @@ const ALONE: u32 = 16;
 /// How fast what the path once could do is forgotten, a round: by half in 700.
 const FORGET: f64 = 0.999;
 /// How long we compete before we look whether anybody is left: at first, and at most.
-const PATIENCE: Time = 8 * SECOND;
+const PATIENCE: Time = 3 * SECOND;
 const MOST_PATIENCE: Time = 60 * SECOND;
 /// Who is back so soon after such a look has learnt that they are.
 const SOON: Time = 5 * SECOND;
+/// So many rounds without a queue, and we look without being near the plateau.
+const LONG_EMPTY: u32 = 16;
 /// Round trips between two probes during such a look.
 const LOOKING: u32 = 4;
 /// A queue is believed to be somebody's only while the smallest round trip is as fresh as this.
@@ -39,6 +41,8 @@ pub struct Neighbours {
     since: Time,
     patience: Time,
     left_at: Time,
+    /// Rounds in a row without a queue while we compete.
+    empty: u32,
     /// The largest rate of the last minutes: what the path can do.
     capacity: f64,
     /// Rounds of Cruise without a queue: whether we have had the path for ourselves, and know what it can do.
@@ -48,7 +52,7 @@ pub struct Neighbours {
 impl Neighbours {
     pub fn new() -> Self {
         let share = CubicWindow::new();
-        Self { share, since: 0, patience: PATIENCE, left_at: 0, capacity: 0.0, quiet: 0 }
+        Self { share, since: 0, patience: PATIENCE, left_at: 0, empty: 0, capacity: 0.0, quiet: 0 }
     }
 
     /// A round in which the path's largest rate was this.
@@ -63,10 +67,16 @@ impl Neighbours {
 
 impl Model {
     /// Whether others are there: the queue did not empty while we held back, or our share grows as the queue does.
+    ///
+    /// Of those who send little it says nothing: what is queued may be what the other side sends, with their
+    /// acknowledgements behind it, and a window taken from the little they have in flight would be none.
     pub(super) fn shared(&self) -> bool {
+        if self.little() {
+            return false;
+        }
         let c = &self.cycle;
         let stayed = c.down_rtt != FOREVER && c.down_rtt > self.rtts.mark;
-        stayed || self.rounds <= c.round + 2 && self.round.rate > c.up_from * 1.05
+        stayed || self.rounds <= c.round + 2 && self.round.rate > c.up_from * 1.08
     }
 
     /// A queue that is somebody else's: shares it, once the smallest round trip is known not to be out of date.
@@ -111,13 +121,16 @@ impl Model {
         // back again soon after an attempt to leave: wait longer before the next
         n.patience = if again { (n.patience * 2).min(MOST_PATIENCE) } else { PATIENCE };
         n.since = now;
+        n.empty = 0;
         self.enter(Phase::Compete, now);
     }
 
     /// From time to time, near the plateau, we see whether anybody is still there.
     pub(super) fn compete_round(&mut self, now: Time, congested: bool) {
         let n = &mut self.neighbours;
-        let near = self.window as f64 >= n.share.plateau * 0.95;
+        let queue = self.round.least_rtt > self.rtts.mark;
+        n.empty = if queue { 0 } else { n.empty + 1 };
+        let near = n.empty >= LONG_EMPTY || self.window as f64 >= n.share.plateau * 0.95;
         if !congested && near && now - n.since > n.patience {
             n.left_at = now;
             self.cycle.interval = LOOKING;

@@ -49,6 +49,8 @@ pub struct Cycle {
     /// Cruise: rounds of it, and those with a queue that is not ours.
     cruise_rounds: u32,
     cruise_queued: u32,
+    /// Cruise: when packets were last lost for which we only held back.
+    pub cruise_lost_at: Time,
     /// Up: how many smallest round trips apart, when the last ended, the rate before and the best, rounds without more.
     pub interval: u32,
     pub probed_at: Time,
@@ -72,6 +74,7 @@ impl Cycle {
             down_rtt: FOREVER,
             cruise_rounds: 0,
             cruise_queued: 0,
+            cruise_lost_at: 0,
             interval: INTERVAL,
             probed_at: 0,
             up_from: 0.0,
@@ -171,12 +174,20 @@ impl Model {
     fn doubt_round_trip(&mut self, now: Time) {
         let age = now - self.rtts.confirmed_at;
         let phase = self.cycle.phase;
-        if age <= UNDOUBTED || !self.rtts.known() || matches!(phase, Phase::Startup | Phase::ProbeRoundTrip) {
+        if age <= UNDOUBTED || !self.rtts.known() || phase == Phase::ProbeRoundTrip {
             return;
         }
         let competing = phase == Phase::Compete;
         let long = (self.rtts.last * 8).max(DOUBT);
         let doubtful = !competing && self.rtts.high_since.is_some_and(|since| now - since > long);
+        if doubtful && self.little() {
+            self.rtts.set_smallest(now, self.rtts.least()); // what we send makes no queue that would have to empty
+            self.rtts.high_since = None;
+            return;
+        }
+        if phase == Phase::Startup {
+            return;
+        }
         if age > ROUND_TRIP_OLD || doubtful {
             self.look_at_round_trip(now, if competing { Phase::Compete } else { Phase::Cruise });
         }
@@ -224,6 +235,9 @@ impl Model {
     }
 
     fn cruise_round(&mut self, now: Time, congested: bool) {
+        if self.little() {
+            return; // see `shared`
+        }
         let c = &mut self.cycle;
         c.cruise_rounds += 1;
         if self.round.least_rtt <= self.rtts.mark {

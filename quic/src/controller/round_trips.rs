@@ -95,9 +95,14 @@ impl RoundTrips {
         self.mark = self.smallest + (self.smallest / 16).max(3 * MS / 2).max(jitter);
     }
 
-    /// Whether the least of the last half of a round trip was above the mark.
+    /// The least of the last half of a round trip.
+    pub fn least(&self) -> Time {
+        self.recent[0].min(self.recent[1])
+    }
+
+    /// Whether it was above the mark.
     pub fn queued(&self) -> bool {
-        let least = self.recent[0].min(self.recent[1]);
+        let least = self.least();
         least < FOREVER && least > self.mark
     }
 

@@ -88,8 +88,8 @@ pub struct Plan {
     pub controller: Kind,
     /// When it starts, seconds.
     pub start: f64,
-    /// Until when the application writes no more than this: (seconds, Mbit/s).
-    pub modest: Option<(f64, f64)>,
+    /// From when until when the application writes no more than this: (seconds, seconds, Mbit/s).
+    pub modest: Option<(f64, f64, f64)>,
 }
 
 impl Plan {
@@ -152,7 +152,8 @@ struct Flow {
     plan: Plan,
     ends: Option<[Connection; 2]>,
     stream: Option<u64>,
-    written: u64,
+    /// Bytes: before it was modest, and since.
+    written: [u64; 2],
     delivered: u64,
     sent: u64,
     dropped: u64,
@@ -184,7 +185,7 @@ impl World {
             plan: Plan { start: plan.start + 0.01 * i as f64, ..plan.clone() },
             ends: None,
             stream: None,
-            written: 0,
+            written: [0; 2],
             delivered: 0,
             sent: 0,
             dropped: 0,
@@ -242,7 +243,7 @@ impl World {
                 None => (f.plan.start * SECOND) as u64,
                 Some(ends) => ends.iter_mut().filter_map(Connection::timer).min().unwrap_or(u64::MAX),
             });
-            if f.ends.is_some() && f.plan.modest.is_some_and(|m| (self.now as f64) < m.0 * SECOND) {
+            if f.ends.is_some() && f.plan.modest.is_some_and(|m| (self.now as f64) < m.1 * SECOND) {
                 next = next.min(self.now + 5_000_000);
             }
         }
@@ -381,26 +382,20 @@ impl World {
     }
 }
 
-fn write(client: &mut Connection, stream: &mut Option<u64>, written: &mut u64, plan: &Plan, now: u64) {
+fn write(client: &mut Connection, stream: &mut Option<u64>, written: &mut [u64; 2], plan: &Plan, now: u64) {
     while let Some(event) = client.poll_event() {
         assert!(!matches!(event, Event::Closed { .. }), "{event:?}");
     }
     *stream = stream.or_else(|| client.open_stream(false));
     let Some(stream) = *stream else { return };
-    let mut budget = match plan.modest {
-        Some((until, rate)) if (now as f64) < until * SECOND => {
-            let due = ((rate * 125_000.0 * now as f64 / SECOND) as u64).saturating_sub(*written);
-            if due < 3000 {
-                0
-            } else {
-                due
-            }
-        }
-        _ => u64::MAX,
-    };
+    let at = now as f64 / SECOND;
+    let (from, until, rate) = plan.modest.unwrap_or_default();
+    let modest = from <= at && at < until;
+    let due = if modest { ((rate * 125_000.0 * (at - from)) as u64).saturating_sub(written[1]) } else { u64::MAX };
+    let mut budget = if due < (rate * 600.0) as u64 { 0 } else { due };
     while budget > 0 {
         let taken = client.write(stream, &[7; 65_536][..budget.min(65_536) as usize]).unwrap() as u64;
-        *written += taken;
+        written[usize::from(modest)] += taken;
         budget -= taken;
         if taken == 0 {
             break;
