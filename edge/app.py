@@ -37,6 +37,7 @@ from warren.edge.switch.circuits import Circuits
 from warren.edge.switch.forward import Forwarder
 from warren.edge.switch.model import Admission
 from warren.fabric.aio import logs
+from warren.fabric.aio.timer import Timer
 from warren.fabric.aio.udp import SOL_UDP, UDP_SEGMENT, open_socket
 from warren.fabric.core.engine import Address, Batch, Limits, ServerConfig
 from warren.fabric.core.errors import DeniedError
@@ -112,8 +113,7 @@ class Edge:
         self.engine = self.chosen.engine
         self.endpoint = self.engine.endpoint(server, now)
         self.connections = Connections(self.endpoint, boot, self.sessions, attachments, self._send)
-        self._timer: asyncio.TimerHandle | None = None
-        self._armed_at = 0.0
+        self._timer = Timer(lambda: self.circuits.poll_timeout()[0], self._due)
         self._writing = False
         self.presences = Presences(doorkeeper, self._doubt)
         self.shown = server
@@ -121,7 +121,7 @@ class Edge:
         self._await_end(repository.snapshot, time.time())
         repository.on_change = self._changed
         self._loop.add_reader(self.socket.fileno(), self._readable)
-        self._rearm()
+        self._timer.arm()
 
     def _signed(self) -> bytes:
         return self.known.signed
@@ -202,7 +202,7 @@ class Edge:
         self.forwarder.serve(self.socket, self._loop.time, self.connections.receive)
         self.forwarder.flush(self.socket)
         self.connections.settle()
-        self._rearm()
+        self._timer.arm()
 
     def _send(self, address: Address, batch: Batch) -> bool:
         control = [(SOL_UDP, UDP_SEGMENT, batch.stride.to_bytes(2, "little"))] if batch.segments > 1 else []
@@ -222,28 +222,18 @@ class Edge:
         self._loop.remove_writer(self.socket.fileno())
         self.connections.flush()
 
-    def _rearm(self) -> None:
-        at = self.circuits.poll_timeout()[0]
-        if self._timer is not None:
-            if self._armed_at <= at:
-                return  # wakes early, and is armed anew then
-            self._timer.cancel()
-        self._timer, self._armed_at = self._loop.call_at(at, self._due), at
-
-    def _due(self) -> None:
-        self._timer = None
-        self.circuits.handle_timeout(self._loop.time())
+    def _due(self, now: float) -> None:
+        self.circuits.handle_timeout(now)
         self.forwarder.flush(self.socket)
         self.connections.flush()
-        self._rearm()
+        self._timer.arm()
 
     async def close(self) -> None:
         self.repository.on_change = lambda snapshot, change: None
         if self._ending is not None:
             self._ending.cancel()
         self.connections.close()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timer.cancel()
         self._loop.remove_reader(self.socket.fileno())
         self._loop.remove_writer(self.socket.fileno())
         self.socket.close()

@@ -16,6 +16,7 @@ import structlog
 
 from warren.edge.judge.sessions import Session, Sessions
 from warren.edge.switch.attachments import Attachment, Attachments
+from warren.fabric.aio.timer import Timer
 from warren.fabric.core.engine import (
     Address,
     Batch,
@@ -196,8 +197,7 @@ class Connections:
         self._unproved: set[NodeConnection] = set()
         """Those that had not proved themselves when it was last looked at."""
         self._stuck: tuple[Address, Batch] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._armed_at = 0.0
+        self._timer = Timer(self._endpoint.timer, self._due)
         self._heard = False
         self._flushing = False
         self._soon = False
@@ -263,7 +263,7 @@ class Connections:
             self._transmit(now)
         finally:
             self._flushing = False
-        self._rearm()
+        self._timer.arm()
 
     def _accept(self, connection: Connection, now: float) -> None:
         self._unproved = {node for node in self._unproved if not node.proved}
@@ -285,17 +285,8 @@ class Connections:
             if self._stuck is not None:
                 return
 
-    def _rearm(self) -> None:
-        at = self._endpoint.timer()
-        if at is None or (self._timer is not None and self._armed_at <= at):
-            return  # one that wakes early does no harm, and is armed anew then
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer, self._armed_at = self._loop.call_at(at, self._due), at
-
-    def _due(self) -> None:
-        self._timer = None
-        self._endpoint.handle_timer(self._loop.time())
+    def _due(self, now: float) -> None:
+        self._endpoint.handle_timer(now)
         self.flush()
 
     def close(self) -> None:
@@ -305,5 +296,4 @@ class Connections:
             node.connection.close(Reason.PEER_GONE.close_code, "the edge stops", now)
             self._endpoint.touch(node.connection)
         self.flush()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timer.cancel()

@@ -55,6 +55,7 @@ from warren.agent.capture.headers import (
 from warren.agent.capture.namespace import PrivateNamespace
 from warren.agent.capture.table import FlowSyn, Table, Verdict
 from warren.agent.capture.tun import MAX_PACKET, Tun
+from warren.fabric.aio.timer import Timer
 from warren.fabric.core.reasons import Reason
 
 READS_PER_WAKE = 32
@@ -133,8 +134,7 @@ class Capture:
         self._view = memoryview(self._buffer)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._handler: Handler | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._armed_at = 0.0
+        self._timer: Timer | None = None
         self._accept_pauses: dict[int, asyncio.TimerHandle] = {}  # by listener
 
     @classmethod
@@ -155,6 +155,7 @@ class Capture:
         """Begin to capture; to be called in the running event loop, once."""
         self._handler = handler
         self._loop = loop = asyncio.get_running_loop()
+        self._timer = Timer(self._table.poll_timeout, self._timeout)
         loop.add_reader(self._outer.fd, self._from_host)
         loop.add_reader(self._inner.tun.fd, self._from_namespace)
         for listener in self._inner.listeners:
@@ -166,10 +167,11 @@ class Capture:
             for fd in (self._outer.fd, self._inner.tun.fd, *(each.fileno() for each in self._inner.listeners)):
                 self._loop.remove_reader(fd)
             self._loop = None
-        for timer in (self._timer, *self._accept_pauses.values()):
-            if timer is not None:
-                timer.cancel()
-        self._timer = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for pause in self._accept_pauses.values():
+            pause.cancel()
         self._accept_pauses.clear()
         self._inner.close()
         self._outer.close()
@@ -427,21 +429,11 @@ class Capture:
                 self.release(key)
             else:
                 handler.syn(key)
-        self._rearm()
-
-    def _rearm(self) -> None:
-        at = self._table.poll_timeout()
-        if self._loop is None or at is None:
-            return
         if self._timer is not None:
-            if self._armed_at <= at:
-                return  # an early wake-up does no harm, and re-arms itself
-            self._timer.cancel()
-        self._timer, self._armed_at = self._loop.call_at(at, self._timeout), at
+            self._timer.arm()
 
-    def _timeout(self) -> None:
-        self._timer = None
-        self._table.handle_timeout(self._now())
+    def _timeout(self, now: float) -> None:
+        self._table.handle_timeout(now)
         self._settle()
 
     def _now(self) -> float:

@@ -15,6 +15,7 @@ import structlog
 
 from warren.fabric.aio.drive import Drive
 from warren.fabric.aio.lookup import any_address
+from warren.fabric.aio.timer import Timer
 from warren.fabric.aio.udp import UdpSocket
 from warren.fabric.core import frames
 from warren.fabric.core.engine import Address, Batch, Buffer, Connection, PathChange
@@ -90,8 +91,7 @@ class CircuitSocket:
         self._paths: dict[bytes, PeerPath] = {}
         self._expected: dict[bytes, Expect] = {}
         self._touched: dict[PeerPath, None] = {}
-        self._timer: asyncio.TimerHandle | None = None
-        self._armed_at = 0.0
+        self._timer = Timer(self._slot_deadline, self._slot_due)
         self._looking: asyncio.TimerHandle | None = None
         self._controlled = False
 
@@ -147,21 +147,16 @@ class CircuitSocket:
                         path.changed(header, change)
                 case Verify():
                     self.verify()
-        self._arm()
+        if not self._closed:
+            self._timer.arm()
 
-    def _arm(self) -> None:
-        """The timer as the slot wants it; one that wakes early is armed anew then."""
+    def _slot_deadline(self) -> float | None:
         due = self.slot.poll_timeout() if self.slot is not None else None
-        if due is None or self._closed or (self._timer is not None and self._armed_at <= due[0]):
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer, self._armed_at = self._loop.call_at(due[0], self._slot_due), due[0]
+        return due[0] if due is not None else None
 
-    def _slot_due(self) -> None:
-        self._timer = None
+    def _slot_due(self, now: float) -> None:
         if self.slot is not None:
-            self.slot.handle_timeout(self._loop.time())
+            self.slot.handle_timeout(now)
             self._settle_slot()
 
     # ---- packets ----
@@ -286,9 +281,9 @@ class CircuitSocket:
 
     def close(self) -> None:
         self._closed = True
-        for timer in (self._timer, self._looking):
-            if timer is not None:
-                timer.cancel()
+        self._timer.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
         self._udp.close()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from warren.fabric.aio.timer import Timer
 from warren.fabric.core.engine import Batch, Buffer, Connection, Received
 
 ROUNDS = 64
@@ -41,8 +42,7 @@ class Drive:
         self._more = more
         self._loop = asyncio.get_running_loop()
         self._stuck: Batch | None = None
-        self._timer: asyncio.Handle | None = None
-        self._armed_at = 0.0
+        self._timer = Timer(self._earliest, self._due)
         self._soon: asyncio.Handle | None = None
         self._flushing = False
         self._again = False
@@ -71,7 +71,8 @@ class Drive:
                 self._flush_soon()
         finally:
             self._flushing = False
-        self._rearm()
+        if not self.closed:
+            self._timer.arm()
 
     def _flush_soon(self) -> None:
         if self._soon is None and not self.closed:
@@ -93,40 +94,21 @@ class Drive:
                 return False
             sent = True
 
-    def _rearm(self) -> None:
-        at = self._earliest()
-        if at is None or self.closed:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-            return
-        if self._timer is not None:
-            if self._armed_at <= at:
-                return  # wakes early, looks, and is armed anew: cheaper than a new handle for every packet
-            self._timer.cancel()
-        self._timer, self._armed_at = self._loop.call_at(at, self._wake), at
-
     def _earliest(self) -> float | None:
         mine, above = self.connection.timer(), self._timeout()
         if mine is None or above is None:
             return above if mine is None else mine
         return min(mine, above)
 
-    def _wake(self) -> None:
-        self._timer = None
-        now = self._loop.time()
-        at = self._earliest()
-        if at is not None and at <= now:
-            self.connection.handle_timer(now)
-            self._timed_out(now)
-            self.flush()
-        else:
-            self._rearm()
+    def _due(self, now: float) -> None:
+        self.connection.handle_timer(now)
+        self._timed_out(now)
+        self.flush()
 
     def close(self) -> None:
         """Nothing more is sent or timed. The connection should have been closed and flushed before."""
         self.closed = True
-        for handle in (self._timer, self._soon):
-            if handle is not None:
-                handle.cancel()
-        self._timer = self._soon = None
+        self._timer.cancel()
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None

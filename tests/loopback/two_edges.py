@@ -197,14 +197,13 @@ class Place:
         """It reads nothing more; what is sent to it waits in its socket's buffer."""
         edge = self.running[index][1]
         edge._loop.remove_reader(edge.socket.fileno())
-        if edge._timer is not None:
-            edge._timer.cancel()
+        edge._timer.cancel()
 
     def thaw(self, index: int) -> None:
         """It goes on."""
         edge = self.running[index][1]
         edge._loop.add_reader(edge.socket.fileno(), edge._readable)
-        edge._rearm()
+        edge._timer.arm()
 
     async def stop_edge(self, index: int) -> None:
         """Its process ends, and says nothing that anybody hears."""

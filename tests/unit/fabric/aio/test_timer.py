@@ -1,0 +1,77 @@
+"""One timer, armed anew: on uvloop, whose clock counts whole milliseconds."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import uvloop
+
+from warren.fabric.aio.timer import FUZZ, Timer
+
+
+class Clocked:
+    """A deadline of the test's, and what became of it."""
+
+    def __init__(self, at: float) -> None:
+        self.at: float | None = at
+        self.looked = 0
+        self.due: list[float] = []
+        self.timer = Timer(self._deadline, self._due)
+
+    def _deadline(self) -> float | None:
+        self.looked += 1
+        return self.at
+
+    def _due(self, now: float) -> None:
+        self.due.append(now)
+        self.at = None
+        self.timer.arm()
+
+
+@pytest.mark.parametrize("ahead", [0.0, 0.0003, 0.0007, 0.005, 0.005001, 0.0107])
+def test_it_is_due_once_and_does_not_spin_until_then(ahead: float) -> None:
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        clocked = Clocked(at := loop.time() + ahead)
+        clocked.timer.arm()
+        clocked.timer.arm()
+        await asyncio.sleep(0.05)
+        assert len(clocked.due) == 1 and clocked.due[0] >= at
+        assert clocked.looked == 4  # armed twice, once woken, armed anew
+
+    uvloop.run(work())
+
+
+def test_a_deadline_that_moves_is_followed() -> None:
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        start, tick = loop.time(), 0.02
+        clocked = Clocked(start + 2 * tick)
+        clocked.timer.arm()
+        clocked.at = start + tick  # sooner
+        clocked.timer.arm()
+        clocked.at = start + 3 * tick  # later: the handle stays, and looks when it wakes
+        clocked.timer.arm()
+        await asyncio.sleep(2.5 * tick)
+        assert not clocked.due
+        await asyncio.sleep(2 * tick)
+        assert len(clocked.due) == 1 and clocked.due[0] >= start + 3 * tick - FUZZ
+
+    uvloop.run(work())
+
+
+def test_one_without_a_deadline_or_cancelled_is_not_due() -> None:
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        clocked = Clocked(loop.time() + 0.005)
+        clocked.timer.arm()
+        clocked.at = None
+        clocked.timer.arm()
+        other = Clocked(loop.time() + 0.005)
+        other.timer.arm()
+        other.timer.cancel()
+        await asyncio.sleep(0.02)
+        assert not clocked.due and not other.due
+
+    uvloop.run(work())
