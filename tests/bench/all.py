@@ -75,7 +75,7 @@ def measure(settings: Settings, parts: tuple[str, ...], peers: tuple[type[Peer],
     """Plain values for the page and the JSON."""
     said: dict[str, Any] = {"machine": machine(), "settings": asdict(settings)}
     if "paths" in parts:
-        said["paths"] = [path.guarded(peer.name, partial(path.measure, peer, settings)) for peer in peers]
+        said["paths"] = path.measure(peers, settings)
     if "bad-link" in parts:
         said["bad_link"] = badlink.measure(settings, peers)
     if "controllers" in parts:

@@ -1,9 +1,10 @@
-"""One peer in a lab of its own: streams, datagrams, round trips, connections; what they cost."""
+"""Each peer in a lab of its own: streams, datagrams, round trips, connections; what they cost."""
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -53,25 +54,42 @@ def guarded(name: str, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return {"name": name, "missing": f"failed: {(str(error) or repr(error)).strip().splitlines()[0][:200]}"}
 
 
-def measure(kind: type[Peer], settings: Settings) -> dict[str, Any]:
-    """Everything of one peer, as plain values; `missing` says why there is nothing."""
-    said: dict[str, Any] = {"name": kind.name, "path": kind.path, "missing": None, "notes": []}
-    with Lab(topology()) as lab:
+def measure(kinds: Sequence[type[Peer]], settings: Settings) -> list[dict[str, Any]]:
+    """Everything of every peer, as plain values; `missing` says why there is nothing of one.
+
+    All stand beside each other, each in a lab of its own, and take turns at being measured: a machine that is slower
+    for a minute is so for all of them."""
+    with ExitStack() as labs:
+        found = [_stand(kind, settings, labs) for kind in kinds]
+        for number in range(settings.rounds):
+            for said, measuring in found:
+                if measuring is not None:
+                    said["rounds"].append(measuring.round(number))
+        for said, measuring in found:
+            if measuring is not None:
+                said["udp"] = measuring.datagrams()
+                said["memory"] = measuring.memory()
+                said["medians"] = medians(said["rounds"])
+    return [said for said, _ in found]
+
+
+def _stand(kind: type[Peer], settings: Settings, labs: ExitStack) -> tuple[dict[str, Any], Measuring | None]:
+    """A peer that is up, or None beside the reason."""
+    said: dict[str, Any] = {"name": kind.name, "path": kind.path, "missing": None, "notes": [], "rounds": []}
+    try:
+        lab = labs.enter_context(Lab(topology()))
         peer = kind(lab)
-        try:
-            said["version"] = peer.version
-            loads = Loads(lab)
-            bring_up(peer, loads)
-        except Missing as missing:
-            tell(f"{kind.name}: {missing}")
-            return {**said, "missing": str(missing)}
-        tell(f"{kind.name} is up: {said['version']}")
-        measuring = Measuring(peer, loads, settings, said["notes"])
-        said["rounds"] = [measuring.round(number) for number in range(settings.rounds)]
-        said["udp"] = measuring.datagrams()
-        said["memory"] = {where: accounts.memory(pids) for where, pids in peer.daemons().items()}
-    said["medians"] = medians(said["rounds"])
-    return said
+        said["version"] = peer.version
+        loads = Loads(lab)
+        bring_up(peer, loads)
+    except Exception as error:  # its row says so, and the other rows are worth having
+        if not isinstance(error, Missing):
+            traceback.print_exc()
+        said["missing"] = (str(error) or repr(error)).strip().splitlines()[0][:200]
+        tell(f"{kind.name}: {said['missing']}")
+        return said, None
+    tell(f"{kind.name} is up: {said['version']}")
+    return said, Measuring(peer, loads, settings, said["notes"])
 
 
 class Measuring:
@@ -93,6 +111,10 @@ class Measuring:
         made["connections"] = self._try(lambda: loads.connections(settings.connections))
         tell(f"{self._peer.name}, round {number + 1} of {settings.rounds}: {summary(made)}")
         return made
+
+    def memory(self) -> dict[str, float]:
+        """MiB of each daemon."""
+        return {where: accounts.memory(pids) for where, pids in self._peer.daemons().items()}
 
     def datagrams(self) -> dict[str, float] | None:
         return self._try(lambda: self._loads.udp("up", self._settings.udp)) if self._peer.udp else None
