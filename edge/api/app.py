@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 from fastapi import FastAPI
@@ -46,9 +45,5 @@ def create_app(
             "epoch": snapshot.epoch,
             "revision": snapshot.revision,
         }
-
-    @app.get("/v1/flows", response_model=None)
-    async def flows() -> list[dict[str, Any]]:
-        return [asdict(flow) for flow in live.flows()]
 
     return app

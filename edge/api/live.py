@@ -27,27 +27,6 @@ class ConnectorView:
     """SHA-256 of the tunnel CA that it shows, hex."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlowView:
-    """A flow that was granted and has not ended, as far as this edge knows. One of `address` and `host` is ""."""
-
-    device: str
-    """Name of the device."""
-    protocol: str
-    address: str
-    host: str
-    port: int
-    tunnel: str
-    """Name of the tunnel."""
-    route: str
-    """Id of the route."""
-    connector: str = ""
-    """Boot id of the connector, hex."""
-    circuit: str = ""
-    """Id of the circuit, hex."""
-    since: int
-
-
 class Live(Protocol):
     """The running edge, as the API asks for it; answers at once, from memory."""
 
@@ -56,9 +35,6 @@ class Live(Protocol):
 
     def connectors(self, tunnel: str) -> Sequence[ConnectorView]:
         """Of the tunnel with this id."""
-
-    def flows(self) -> Sequence[FlowView]:
-        """All of this edge's."""
 
 
 class NothingLive:
@@ -69,9 +45,5 @@ class NothingLive:
         return "inactive"
 
     def connectors(self, tunnel: str) -> Sequence[ConnectorView]:
-        """None."""
-        return ()
-
-    def flows(self) -> Sequence[FlowView]:
         """None."""
         return ()

@@ -164,32 +164,6 @@ def info(socket: options.Socket = options.SOCKET, json: options.Json = False) ->
     typer.echo(f"store     {answer['store']}, epoch {answer['epoch']}, revision {answer['revision']}")
 
 
-@app.command(epilog="Example:  `warren edge flows --json`")
-def flows(socket: options.Socket = options.SOCKET, json: options.Json = False) -> None:
-    """Show the flows that this edge knows of.
-
-    Flows are end to end, so for now there are none: `warren agent status` on the device shows its own.
-    """
-    answer = Client(socket).get("/v1/flows")
-    if json:
-        screen.show_json(answer)
-        return
-    rows = [
-        (
-            flow["device"],
-            flow["protocol"],
-            f"{flow['host'] or flow['address']}:{flow['port']}",
-            flow["tunnel"],
-            flow["connector"][:8] or "-",
-            flow["circuit"] or "-",
-            time.strftime("%H:%M:%S", time.localtime(flow["since"])),
-        )
-        for flow in answer
-    ]
-    columns = ("DEVICE", "PROTOCOL", "DESTINATION", "TUNNEL", "CONNECTOR", "CIRCUIT", "SINCE")
-    screen.show_table(columns, rows, "The edge knows of no flows; `warren agent status` on a device shows its own.")
-
-
 @app.command(epilog="Example:  `warren edge backup /root/edge-$(date +%F).tar`")
 def backup(
     file: Annotated[Path, typer.Argument(help="A new file; it is made with mode 0600, for it holds the edge's keys.")],

@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 from msgspec.structs import replace
 
-from warren.edge.api.live import ConnectorView, FlowView, Status
+from warren.edge.api.live import ConnectorView, Status
 from warren.edge.judge.admission import ConnectorNode, DeviceNode, Doorkeeper, Shown
 from warren.edge.judge.decide import Decision, Refused, decide, grant
 from warren.edge.judge.resolver import JudgeResolver
@@ -172,10 +172,6 @@ class Sessions:
             for session in self._connectors.get(tunnel, {}).values()
             if isinstance(session.node, ConnectorNode)
         ]  # fmt: skip
-
-    def flows(self) -> Sequence[FlowView]:
-        """None: flows are end to end; the agent's status shows them, with circuit and connector."""
-        return ()
 
 
 class Session:

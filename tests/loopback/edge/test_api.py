@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from warren.edge.api.app import create_app
 from warren.edge.api.context import Identity
-from warren.edge.api.live import ConnectorView, FlowView, NothingLive, Status
+from warren.edge.api.live import ConnectorView, NothingLive, Status
 from warren.edge.api.server import serve
 from warren.edge.store.database import open_store
 from warren.edge.store.repository import Repository
@@ -46,21 +46,13 @@ def tunnel_body(id_: str = SITE, name: str = "site", revision: int = 1) -> dict[
 
 
 class OneConnector(NothingLive):
-    """An edge with a connector and a flow."""
+    """An edge with a connector."""
 
     def status(self, tunnel: str) -> Status:
         return "healthy" if tunnel == SITE else "inactive"
 
     def connectors(self, tunnel: str) -> Sequence[ConnectorView]:
         return [ConnectorView("00ff", "conn1", NOW, 3)] if tunnel == SITE else []
-
-    def flows(self) -> Sequence[FlowView]:
-        return [
-            FlowView(
-                device="laptop", protocol="tcp", address="10.10.0.5", host="", port=443, tunnel="site",
-                route="r1", connector="00ff", circuit="01", since=NOW,
-            )
-        ]  # fmt: skip
 
 
 @pytest.fixture
@@ -90,7 +82,7 @@ def refusal(response: httpx.Response, status: int, reason: str, said: str = "") 
     assert answer["error"].isprintable()
 
 
-async def test_info_and_flows(http: httpx.AsyncClient) -> None:
+async def test_info(http: httpx.AsyncClient) -> None:
     info = (await http.get("/v1/info")).json()
     assert info == {
         "network": "SHA256:abcd",
@@ -99,8 +91,6 @@ async def test_info_and_flows(http: httpx.AsyncClient) -> None:
         "epoch": 77,
         "revision": 1,
     }
-    (flow,) = (await http.get("/v1/flows")).json()
-    assert (flow["device"], flow["tunnel"], flow["circuit"], flow["port"]) == ("laptop", "site", "01", 443)
 
 
 async def test_tunnels(http: httpx.AsyncClient) -> None:

@@ -21,7 +21,7 @@ from warren.cli.main import main
 from warren.edge import state
 from warren.edge.api.app import create_app
 from warren.edge.api.context import Identity
-from warren.edge.api.live import ConnectorView, FlowView, NothingLive, Status
+from warren.edge.api.live import ConnectorView, NothingLive, Status
 from warren.edge.api.server import serve
 from warren.edge.state import load_credentials
 from warren.edge.store.database import open_store
@@ -31,20 +31,13 @@ from warren.fabric.identity.tokens import parse_enrolment_key, parse_tunnel_toke
 
 
 class Live(NothingLive):
-    """One connector on every tunnel, and a flow."""
+    """One connector on every tunnel."""
 
     def status(self, tunnel: str) -> Status:
         return "healthy"
 
     def connectors(self, tunnel: str) -> Sequence[ConnectorView]:
         return [ConnectorView("00ff" * 8, "conn\x1b1", 1_800_000_000, 3, program="warren 1.2")]
-
-    def flows(self) -> Sequence[FlowView]:
-        flow = FlowView(
-            device="laptop", protocol="tcp", address="10.10.0.5", host="", port=443, tunnel="office", route="r",
-            connector="00ff" * 8, circuit="0102", since=1_800_000_000,
-        )  # fmt: skip
-        return [flow]
 
 
 @dataclass
@@ -296,8 +289,6 @@ def test_devices(desk: Desk) -> None:
 def test_what_the_edge_is_and_does(desk: Desk) -> None:
     assert desk.json("edge", "info")["edges"] == ["edge.example.net:4433"]
     assert "edge.example.net:4433" in desk.done("edge", "info")[0]
-    assert "10.10.0.5:443" in desk.done("edge", "flows")[0]
-    assert desk.json("edge", "flows")[0]["circuit"] == "0102"
 
 
 def test_keys_of_another_network_sign_nothing_here(desk: Desk) -> None:
@@ -326,7 +317,7 @@ def test_without_an_edge_every_command_says_so_and_leaves_nothing(away: Desk) ->
     for arguments in (
         ["tunnel", "create", "office"], ["tunnel", "list"], ["tunnel", "delete", "x"], ["edge", "info"],
         ["route", "ip", "add", "10.0.0.0/8", "--tunnel", "x"], ["route", "list"], ["route", "host", "delete", "x"],
-        ["device", "add", "x", "--key-file", "k"], ["device", "list"], ["device", "delete", "x"], ["edge", "flows"],
+        ["device", "add", "x", "--key-file", "k"], ["device", "list"], ["device", "delete", "x"],
     ):  # fmt: skip
         assert "warren edge run" in away.refused(*arguments)
     assert os.listdir() == []
