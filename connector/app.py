@@ -269,7 +269,8 @@ class Connector:
 
         path = door.path = PeerPath(door.socket, offer.circuit, offer.size, peer, handle, agent=False)
         door.flows = Flows(peer, self.gate, self.counts, path.flush)
-        door.flows.draining = self.draining
+        if self.draining:
+            door.flows.drain()
         self._by_peer[door.offer.peer] = door
         return path
 
@@ -318,7 +319,7 @@ class Connector:
         self.draining = True
         for door in self._doors.values():
             if door.flows is not None:
-                door.flows.draining = True
+                door.flows.drain()
         until = self._loop.time() + patience
         if self.counts.open:
             log.info("draining", flows=self.counts.open, seconds=patience)

@@ -40,6 +40,9 @@ log = structlog.get_logger()
 DIALS = 1024
 """Dials under way on one peer connection: more than its streams, so that only a fault reaches it."""
 
+RESTS = 30.0
+"""Seconds without a datagram after which a flow counts as ended while the connector drains: as most NATs have it."""
+
 
 def elapsed() -> float:
     """Seconds that grants are judged by: they go on in suspend."""
@@ -75,7 +78,7 @@ class Flows:
         self._dials: dict[Flow, asyncio.Task[None]] = {}
         self._standing: dict[Flow, Standing] = {}
         self._questions: set[asyncio.Task[None]] = set()
-        self.draining = False
+        self._draining = False
 
     def handle(self, event: PeerEvent) -> None:
         """One event of the peer connection; the caller drains and transmits after all of them."""
@@ -95,6 +98,13 @@ class Flows:
             case PeerClosed():
                 self.close()
 
+    def drain(self) -> None:
+        """No new flows. Nobody says that a flow of datagrams is over: those that rest count as ended sooner."""
+        self._draining = True
+        for flow in list(self._standing):
+            if isinstance(flow.owner, DatagramFlow):
+                flow.owner.hurry(RESTS)
+
     def close(self) -> None:
         """The peer connection is over: dials end here, pumps by what they read from their flows."""
         for flow in list(self._dials):
@@ -106,7 +116,7 @@ class Flows:
 
     def _asked(self, flow: Flow, message: Open) -> None:
         try:
-            if self.draining:
+            if self._draining:
                 raise DeniedError(Reason.DRAINING)
             if (message.protocol != "tcp") != (self._peer.datagram_room() > 0):
                 raise DeniedError(Reason.UNSUPPORTED, message.protocol)

@@ -8,11 +8,17 @@ from collections.abc import Callable
 from warren.fabric.aio.drive import Drive
 from warren.fabric.aio.lookup import any_address
 from warren.fabric.aio.udp import UdpSocket
-from warren.fabric.core.engine import Address, Batch, ClientConfig, Engine, PathChange
+from warren.fabric.core.engine import Address, Batch, ClientConfig, Engine, Limits, PathChange
 from warren.fabric.core.errors import WireError
 from warren.fabric.core.link import Link, LinkEvent, LinkReady
 from warren.fabric.core.reasons import TLS_ALERTS, Reason
 
+ALPN = "warren-attach/1"
+LIMITS = {
+    "agent": Limits(idle_timeout=75.0, streams=128, stream_window=1 << 20, connection_window=4 << 20),
+    "connector": Limits(idle_timeout=10.0, streams=128, stream_window=1 << 20, connection_window=4 << 20),
+}
+"""Idle: three missed beats (20 s and 1 s), with room for a slow path."""
 NUDGE_EVERY, NUDGE_SHARE = 0.5, 20
 """Seconds between two first packets, and at least this part of the time that they have gone unanswered."""
 

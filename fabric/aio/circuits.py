@@ -56,32 +56,32 @@ Expect = Callable[[bytes], "PeerPath | None"]
 """Given the first packet of a circuit (its header taken off): the path that it makes, or None."""
 
 
-class CircuitSocket:
-    """One UDP socket towards one switch. `verify`: the switch may be another process by now (slot.Verify). `swallows`:
-    large packets vanish on a circuit, which its other end should hear of, too."""
+class Keeper(Protocol):
+    """Whose socket it is: the node, whose attachment goes to the same switch."""
 
-    def __init__(
-        self,
-        index: int,
-        switch: Address,
-        verify: Callable[[], None],
-        swallows: Callable[[bytes], None],
-        mark: int = 0,
-        *,
-        listens: bool = False,
-        moved: Callable[[], None] = lambda: None,
-    ) -> None:
-        """`moved`: the switch has a new address of this socket."""
+    def doubt(self) -> None:
+        """The switch may be another process by now (slot.Verify)."""
+
+    def moved(self) -> None:
+        """The switch has a new address of this socket."""
+
+    def swallows(self, circuit: bytes) -> None:
+        """Large packets vanish on a circuit, which its other end should hear of, too."""
+
+    def back(self) -> None:
+        """Something came from the switch after a while without."""
+
+
+class CircuitSocket:
+    """One UDP socket towards one switch. `listens`: its owner is offered circuits."""
+
+    def __init__(self, index: int, switch: Address, keeper: Keeper, mark: int = 0, *, listens: bool = False) -> None:
         self.index = index
         self.switch = switch
         self.slot: Slot | None = None
         self.dropped: Counter[str] = Counter()
-        self.verify = verify
-        self.swallows = swallows
-        self.moved = moved
+        self.keeper = keeper
         self._mark = mark
-        self.on_return: Callable[[], None] = lambda: None
-        """Called when anything comes from the switch after a while without."""
         self.heard = 0.0
         """When anything came last, by the loop's clock."""
         self._listens = listens
@@ -142,11 +142,11 @@ class CircuitSocket:
             match event:
                 case SlotBound(change, _, _) if change is not None:
                     if change is not PathChange.RESUMED:
-                        self.moved()
+                        self.keeper.moved()
                     for header, path in list(self._paths.items()):
                         path.changed(header, change)
                 case Verify():
-                    self.verify()
+                    self.keeper.doubt()
         if not self._closed:
             self._timer.arm()
 
@@ -167,7 +167,7 @@ class CircuitSocket:
             return
         now = self._loop.time()
         if now - self.heard > QUIET:
-            self.on_return()
+            self.keeper.back()
         self.heard = now
         spans, runs = [(0, len(buffer))], 0
         view = memoryview(buffer)
@@ -276,7 +276,7 @@ class CircuitSocket:
         for header, path in self._paths.items():
             if path.uses(header) and path.drive.connection.large_lost() >= BLACK_HOLE:
                 if self.slot.suspect(self._loop.time()):
-                    self.swallows(header[1:])
+                    self.keeper.swallows(header[1:])
                 break
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from typing import Literal
 import structlog
 
 from warren.fabric.aio.asked import ANSWER_TIME, DOUBT, Asked
-from warren.fabric.aio.call import Call, boot_id, why_over
+from warren.fabric.aio.call import ALPN, LIMITS, Call, boot_id, why_over
 from warren.fabric.aio.circuits import CircuitSocket
 from warren.fabric.aio.lookup import Whereabouts
 from warren.fabric.aio.owner import Identity, Owner
@@ -27,7 +27,7 @@ from warren.fabric.core import session as core
 from warren.fabric.core.attachment import Attachment, AttachmentClosed, AttachmentEvent
 from warren.fabric.core.attachment import Identity as Shown
 from warren.fabric.core.backoff import Backoff
-from warren.fabric.core.engine import Address, ClientConfig, Engine, Limits, PathChange
+from warren.fabric.core.engine import Address, ClientConfig, Engine, PathChange
 from warren.fabric.core.errors import DeniedError
 from warren.fabric.core.link import LinkClosed, LinkEvent, LinkReady
 from warren.fabric.core.messages import attachment as switch_says
@@ -41,12 +41,6 @@ from warren.fabric.identity.statements import Edge
 
 log = structlog.get_logger()
 
-ALPN = "warren-attach/1"
-LIMITS = {
-    "agent": Limits(idle_timeout=75.0, streams=128, stream_window=1 << 20, connection_window=4 << 20),
-    "connector": Limits(idle_timeout=10.0, streams=128, stream_window=1 << 20, connection_window=4 << 20),
-}
-"""Idle: three missed beats (20 s and 1 s), with room for a slow path."""
 BACKOFF = (0.25, 15.0)
 """Seconds between attempts, first and longest, with jitter: five hundred nodes that come back must not come at once."""
 AT_ONCE = 0.1
@@ -159,20 +153,7 @@ class Node:
                 circuit_socket.move(address)
         if not self.sockets:
             listens = self._identity.role == "connector"
-            self.sockets = [
-                CircuitSocket(
-                    index,
-                    address,
-                    self.doubt,
-                    self._swallows,
-                    self._mark,
-                    listens=listens,
-                    moved=self._moved,
-                )
-                for index in (0, 1)
-            ]
-            for circuit_socket in self.sockets:
-                circuit_socket.on_return = self._probe
+            self.sockets = [CircuitSocket(index, address, self, self._mark, listens=listens) for index in (0, 1)]
 
     def roam(self) -> None:
         """This host's addresses or routes may have changed: if the way to the edge has, everything goes on from there,
@@ -184,7 +165,7 @@ class Node:
             if self._call is not None:
                 self._call.move(self._where.address)
 
-    def _swallows(self, circuit: bytes) -> None:
+    def swallows(self, circuit: bytes) -> None:
         """Large packets vanish on a circuit: its other end binds, too."""
         if self._attachment is not None:
             self._attachment.suspect(circuit, self._loop.time())
@@ -198,7 +179,7 @@ class Node:
         if self._verifying is None or self._verifying.done():
             self._verifying = asyncio.create_task(self._look())
 
-    def _moved(self) -> None:
+    def moved(self) -> None:
         """Our address has changed: the attachment's, too."""
         if self._attachment is not None:
             self._attachment.beat(self._loop.time())
@@ -276,8 +257,7 @@ class Node:
     async def _hand_over(self, successor: Node) -> None:
         successor._lent = False
         for circuit_socket in self.sockets:
-            circuit_socket.verify, circuit_socket.swallows = successor.doubt, successor._swallows
-            circuit_socket.moved, circuit_socket.on_return = successor._moved, successor._probe
+            circuit_socket.keeper = successor
         self.sockets = []
         await self.close()
 
@@ -315,9 +295,10 @@ class Node:
         for circuit_socket in self.sockets:
             circuit_socket.close()
 
-    def _probe(self) -> None:
+    def back(self) -> None:
+        """The way works again, and the engine's own next packet may be seconds away."""
         if self._call is not None:
-            self._call.probe()  # the way works again, and the engine's own next packet may be seconds away
+            self._call.probe()
 
     def flush(self) -> None:
         if self._call is not None:
@@ -349,16 +330,9 @@ class Node:
     def _enter(self, ready: LinkReady) -> None:
         assert self._call is not None
         who, link = self.shown, self._call.link
-        enter = say.Enter(
-            who.role,
-            self.boot,
-            who.key,
-            who.sign(SESSION_LABEL, ready.challenge, ready.leaf),
-            certificates=who.certificates,
-            statement=who.statement,
-            host=who.host,
-            program=who.program,
-        )
+        signature = who.sign(SESSION_LABEL, ready.challenge, ready.leaf)
+        proof = (who.key, signature, who.certificates, who.statement)
+        enter = say.Enter(who.role, self.boot, *proof, who.host, who.program)
         self._session = core.AgentSession(link) if who.role == "agent" else core.ConnectorSession(link)
         self._session.start(ready, enter)
 

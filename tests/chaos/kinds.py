@@ -13,7 +13,7 @@ from tests.chaos.world import ADDRESSES, CONNECTORS, LINE, World
 from tests.lab.two_edges import EDGES
 from warren.lab import Impairment, breaking, wait_until
 
-DRAINED_WITHIN = 20.0
+DRAINED_WITHIN = 45.0
 Loss = Literal["none", "of the connector"]
 
 

@@ -25,9 +25,8 @@ from tests.lab.hostile_agent import FRAMES, GARBAGE, LARGE, MARK, PATIENCE, call
 from warren.connector.app import AgentAtDoor, Connector
 from warren.connector.config import ConnectorConfig
 from warren.connector.face import make_face
-from warren.fabric.aio.call import Call
-from warren.fabric.aio.node import ALPN as EDGE_ALPN
-from warren.fabric.aio.node import LIMITS
+from warren.fabric.aio.call import ALPN as EDGE_ALPN
+from warren.fabric.aio.call import LIMITS, Call
 from warren.fabric.aio.owner import Identity
 from warren.fabric.aio.presence import Presence
 from warren.fabric.core import frames

@@ -9,8 +9,7 @@ import pytest
 
 from tests.unit.fabric.identity.world import World
 from warren.fabric.aio import call as module
-from warren.fabric.aio.call import Call
-from warren.fabric.aio.node import ALPN, LIMITS
+from warren.fabric.aio.call import ALPN, LIMITS, Call
 from warren.fabric.core.engine import ClientConfig
 from warren.fabric.core.reasons import Reason
 from warren.fabric.engines import engine

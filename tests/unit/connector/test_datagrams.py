@@ -44,3 +44,21 @@ def test_an_idle_flow_is_closed_with_its_socket() -> None:
         theirs.close()
 
     asyncio.run(wait())
+
+
+def test_one_that_is_hurried_ends_as_soon_as_it_has_rested() -> None:
+    async def wait() -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        flow, over = Reset(), asyncio.Event()
+        nothing: Any = None
+        given: Any = flow
+        end = Quiet(nothing, given, ours, 180.0, lambda: None, lambda flow: over.set(), Counter())
+        end.hurry(300.0)  # is later, and changes nothing
+        assert not over.is_set() and end._idle == 180.0
+        end.hurry(0.1)
+        async with asyncio.timeout(10):
+            await over.wait()
+        assert ours.fileno() < 0 and flow.resets == 1
+        theirs.close()
+
+    asyncio.run(wait())

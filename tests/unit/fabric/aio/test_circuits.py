@@ -29,7 +29,8 @@ async def look(lost: int, expected: list[bytes]) -> None:
 
     connection = SimpleNamespace(large_lost=lambda: lost, pto=pto)
     path: Any = SimpleNamespace(uses=lambda header: True, flight=None, drive=SimpleNamespace(connection=connection))
-    socket = CircuitSocket(0, ("127.0.0.1", 9), lambda: None, told.append)
+    keeper: Any = SimpleNamespace(swallows=told.append)
+    socket = CircuitSocket(0, ("127.0.0.1", 9), keeper)
     try:
         socket.given(bytes(7), bytes(16))
         assert socket.slot is not None

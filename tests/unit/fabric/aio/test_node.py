@@ -26,7 +26,7 @@ class Socket:
     """A circuit socket, as far as a handover touches it."""
 
     def __init__(self) -> None:
-        self.verify: Callable[[], None] = lambda: None
+        self.keeper: Node | None = None
         self.lost = self.closed = 0
 
     def attachment_lost(self) -> None:
@@ -67,7 +67,7 @@ def test_the_successor_has_slots_and_boot_id(monkeypatch: pytest.MonkeyPatch) ->
     found, node, socket = asyncio.run(renew(monkeypatch, connects))
     assert (found.boot, found.sockets, node.sockets) == (node.boot, [socket], [])
     assert found.shown is AFTER
-    assert socket.verify == found.doubt
+    assert socket.keeper is found
     assert (socket.lost, socket.closed) == (0, 0)
 
 
