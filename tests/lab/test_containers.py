@@ -21,7 +21,8 @@ from warren.lab.services import PAGE, Services
 
 AS_USER = ["setpriv", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]
 AS_USER += ["--reuid=10001", "--regid=10001", "--clear-groups"]
-HOME = {"HOME": "/var/lib/warren"}
+SOCKET = dict([STAGES["edge"].last("ENV").split("=", 1)])
+HOME = {"HOME": "/var/lib/warren", **SOCKET}
 
 
 def words(role: str, command: list[str]) -> list[str]:
@@ -36,6 +37,9 @@ class Contained(Deployment):
         [step] = [rest for word, rest in STAGES["runtime"].lines if word == "RUN"]
         host.run(["sh", "-ec", step])  # users are the host's own: its /etc is an overlay
         host.run(["sysctl", "-qw", "net.ipv4.ping_group_range=0 2147483647"])
+
+    def warren(self, host: Host, *words: str, check: bool = True, stdin: str | None = None) -> str:
+        return host.run(["warren", *words], check=check, input=stdin, env=SOCKET).stdout
 
     def edge_up(self) -> None:
         self.prepare(self.edge)

@@ -51,6 +51,8 @@ def stages() -> dict[str, Stage]:
 
 STAGES = stages()
 TARGETS = ("connector", "edge")
+NATIVE = "dist/warren_quic*.whl"
+"""The one source that need not be there."""
 
 
 def check_health(stage: Stage) -> list[str]:
@@ -97,10 +99,20 @@ def test_every_source_is_there_and_is_sent_to_the_engine() -> None:
     sent = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     copied = {source for word, rest in STAGES["build"].lines if word == "COPY" for source in rest.split()[:-1]}
     assert copied == sent
-    for source in copied:
+    assert NATIVE in copied
+    for source in copied - {NATIVE}:
         assert (ROOT / source).exists()
     packages = {path.resolve().name for path in (ROOT / "src" / "warren").iterdir() if path.is_symlink()}
     assert packages <= copied
+
+
+def test_what_the_edge_writes_is_in_its_volume_and_its_ports_are_published() -> None:
+    stage = STAGES["edge"]
+    [volume] = json.loads(stage.last("VOLUME"))
+    assert stage.last("ENV").startswith(f"WARREN_SOCKET={volume}/")
+    document = (ROOT / "docs" / "containers.md").read_text()
+    assert f"-v warren-edge:{volume} " in document
+    assert re.findall(r"-p 4433:(\S+)", document) == stage.last("EXPOSE").split()
 
 
 def test_no_secret_is_in_an_image_an_environment_or_an_argument() -> None:
