@@ -38,7 +38,7 @@ test: native lint ## everything that must be true before a change goes in (as ro
 	  echo "== on the native engine, all"; fi
 	@WARREN_REQUIRE_LAB=1 $(PYTEST) $(AT_ONCE)
 
-test-apps: native ## applications that take long or are slow to install (as root, ten minutes)
+test-apps: native ## applications that take long or are slow to install (as root, a quarter of an hour)
 	@tools/bootstrap.sh apps
 	@WARREN_APPS=1 WARREN_REQUIRE_LAB=1 $(PYTEST) tests/apps
 
