@@ -5,6 +5,10 @@
 3. `Receiver.handle_received()` once after them: now cores are drained and batches sent.
 4. `send` hands a batch to the kernel in one `sendmsg` (UDP_SEGMENT). When the kernel has no room it says False:
    nothing is queued here, the caller keeps the batch and waits for `Receiver.handle_writable()`.
+
+A process that stood still (SIGSTOP, a machine that was paused) throws away what waited here meanwhile, as if the network
+had been away: an acknowledgement that is read a minute late is a round trip of a minute to whoever reads it, and every
+wait of the cores is made from round trips.
 """
 
 from __future__ import annotations
@@ -32,6 +36,10 @@ BURST = 8
 KERNEL_BUFFER = 4 << 20
 """Bytes asked of the kernel for each direction: 80 ms at 400 Mbit/s; where it gives less, loss is the engine's."""
 LARGEST = 65_535
+LOOK_EVERY, STOOD_STILL = 0.5, 1.5
+"""Seconds between two looks at the clock, and the time between two of them from which on this process stood still."""
+OLD = 65_536
+"""Buffers thrown away after that, at most: more than the kernel keeps."""
 IGNORED = frozenset(
     {
         errno.ECONNREFUSED,
@@ -62,16 +70,18 @@ class Receiver(Protocol):
 
 class UdpSocket:
     """One UDP socket on the running loop. `lost` counts datagrams that the kernel refused, `too_large` those of them
-    that are larger than the interface's MTU."""
+    that are larger than the interface's MTU, `old` buffers that came while this process stood still."""
 
     def __init__(self, receiver: Receiver, bind: Address, *, mark: int = 0) -> None:
         """Raises ConfigError if the address can't be bound. `mark`: SO_MARK, by which our packets avoid our routes."""
         self._receiver = receiver
         self._loop = asyncio.get_running_loop()
         self._waiting = False
-        self.lost = self.too_large = 0
+        self.lost = self.too_large = self.old = 0
         self.socket = open_socket(bind, mark)
         self._loop.add_reader(self.socket.fileno(), self._readable)
+        self._looked_at = self._loop.time()
+        self._look = self._loop.call_later(LOOK_EVERY, self._look_again)
 
     @property
     def address(self) -> Address:
@@ -115,12 +125,37 @@ class UdpSocket:
             self.lost += 1
 
     def close(self) -> None:
+        self._look.cancel()
         if self.socket.fileno() >= 0:
             self._loop.remove_reader(self.socket.fileno())
             self._loop.remove_writer(self.socket.fileno())
             self.socket.close()
 
+    def _look_again(self) -> None:
+        self._look = self._loop.call_later(LOOK_EVERY, self._look_again)
+        if self._stood_still():
+            self._throw_away()
+        self._looked_at = self._loop.time()
+
+    def _stood_still(self) -> bool:
+        """Which comes first after that, a timer or what can be read, is the loop's choice: both have to look."""
+        return self._loop.time() - self._looked_at > STOOD_STILL
+
+    def _throw_away(self) -> None:
+        self._looked_at = self._loop.time()
+        for _ in range(OLD):
+            try:
+                self.socket.recvmsg(1, 0)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                continue  # what became of something that was sent
+            self.old += 1
+
     def _readable(self) -> None:
+        if self._stood_still():
+            self._throw_away()
+            return
         receiver = self._receiver
         for _ in range(BURST):
             try:
