@@ -37,6 +37,7 @@ from warren.edge.switch.circuits import Circuits
 from warren.edge.switch.forward import Forwarder
 from warren.edge.switch.model import Admission
 from warren.fabric.aio import logs
+from warren.fabric.aio.standstill import Standstill
 from warren.fabric.aio.timer import Timer
 from warren.fabric.aio.udp import SOL_UDP, UDP_SEGMENT, open_socket
 from warren.fabric.core.engine import Address, Batch, Limits, ServerConfig
@@ -120,6 +121,9 @@ class Edge:
         self._ending: asyncio.TimerHandle | None = None
         self._await_end(repository.snapshot, time.time())
         repository.on_change = self._changed
+        self._old = False
+        """What is to be read first came while this process stood still."""
+        self._standstill = Standstill(self._stood_still)
         self._loop.add_reader(self.socket.fileno(), self._readable)
         self._timer.arm()
 
@@ -198,8 +202,13 @@ class Edge:
 
     # ---- packets ----
 
+    def _stood_still(self) -> None:
+        self._old = True
+
     def _readable(self) -> None:
-        self.forwarder.serve(self.socket, self._loop.time, self.connections.receive)
+        self._standstill.look()
+        more = self.forwarder.serve(self.socket, self._loop.time, self.connections.receive, old=self._old)
+        self._old = self._old and more
         self.forwarder.flush(self.socket)
         self.connections.settle()
         self._timer.arm()
@@ -234,6 +243,7 @@ class Edge:
             self._ending.cancel()
         self.connections.close()
         self._timer.cancel()
+        self._standstill.close()
         self._loop.remove_reader(self.socket.fileno())
         self._loop.remove_writer(self.socket.fileno())
         self.socket.close()

@@ -46,7 +46,7 @@ class Forwarder:
         self._ancillary: dict[tuple[int, int, bool], list[tuple[int, int, bytes]]] = {}
         self.dropped: Counter[str] = Counter()
         """By reason, in runs: foreign (not ours), runs (too many in a buffer), unbound (nobody there yet), rate, full
-        (EAGAIN), failed (another error of the socket)."""
+        (EAGAIN), failed (another error of the socket), old (in buffers: they came while this process stood still)."""
 
     # ---- deciding ----
 
@@ -172,10 +172,16 @@ class Forwarder:
             self.send(sock, (packet[0], packet[1], 0))
 
     def serve(
-        self, sock: socket.socket, clock: Callable[[], float], quic: Callable[[bytes, int, Address, float], None]
+        self,
+        sock: socket.socket,
+        clock: Callable[[], float],
+        quic: Callable[[bytes, int, Address, float], None],
+        *,
+        old: bool = False,
     ) -> bool:
         """Reads up to BATCHES buffers from a readable, non-blocking socket: circuit packets are passed on, all else
-        goes to `quic(buffer, stride, source, now)`. Whether there may be more."""
+        goes to `quic(buffer, stride, source, now)`. `old`: what is read waited while this process stood still; circuit
+        packets are dropped, for at both ends they would look like a long round trip. Whether there may be more."""
         for _ in range(BATCHES):
             try:
                 buffer, ancillary, _, source = sock.recvmsg(BUFFER, _ANCILLARY)
@@ -188,6 +194,9 @@ class Forwarder:
             now = clock()
             if not buffer or buffer[0] & NOT_CIRCUIT:
                 quic(buffer, stride, source, now)
+                continue
+            if old:
+                self.dropped["old"] += 1
                 continue
             for run in self.forward(buffer, stride, source, now):
                 self.send(sock, run, tos)

@@ -6,9 +6,7 @@
 4. `send` hands a batch to the kernel in one `sendmsg` (UDP_SEGMENT). When the kernel has no room it says False:
    nothing is queued here, the caller keeps the batch and waits for `Receiver.handle_writable()`.
 
-A process that stood still (SIGSTOP, a machine that was paused) throws away what waited here meanwhile, as if the network
-had been away: an acknowledgement that is read a minute late is a round trip of a minute to whoever reads it, and every
-wait of the cores is made from round trips.
+What waits here while this process stands still is thrown away (standstill.py).
 """
 
 from __future__ import annotations
@@ -19,6 +17,7 @@ import socket
 import struct
 from typing import Protocol
 
+from warren.fabric.aio.standstill import Standstill
 from warren.fabric.core.engine import Address, Batch
 from warren.fabric.core.errors import ConfigError
 
@@ -36,10 +35,8 @@ BURST = 8
 KERNEL_BUFFER = 4 << 20
 """Bytes asked of the kernel for each direction: 80 ms at 400 Mbit/s; where it gives less, loss is the engine's."""
 LARGEST = 65_535
-LOOK_EVERY, STOOD_STILL = 0.5, 1.5
-"""Seconds between two looks at the clock, and the time between two of them from which on this process stood still."""
 OLD = 65_536
-"""Buffers thrown away after that, at most: more than the kernel keeps."""
+"""Buffers that are thrown away at once: more than the kernel keeps."""
 IGNORED = frozenset(
     {
         errno.ECONNREFUSED,
@@ -79,9 +76,8 @@ class UdpSocket:
         self._waiting = False
         self.lost = self.too_large = self.old = 0
         self.socket = open_socket(bind, mark)
+        self._standstill = Standstill(self._throw_away)
         self._loop.add_reader(self.socket.fileno(), self._readable)
-        self._looked_at = self._loop.time()
-        self._look = self._loop.call_later(LOOK_EVERY, self._look_again)
 
     @property
     def address(self) -> Address:
@@ -125,24 +121,13 @@ class UdpSocket:
             self.lost += 1
 
     def close(self) -> None:
-        self._look.cancel()
+        self._standstill.close()
         if self.socket.fileno() >= 0:
             self._loop.remove_reader(self.socket.fileno())
             self._loop.remove_writer(self.socket.fileno())
             self.socket.close()
 
-    def _look_again(self) -> None:
-        self._look = self._loop.call_later(LOOK_EVERY, self._look_again)
-        if self._stood_still():
-            self._throw_away()
-        self._looked_at = self._loop.time()
-
-    def _stood_still(self) -> bool:
-        """Which comes first after that, a timer or what can be read, is the loop's choice: both have to look."""
-        return self._loop.time() - self._looked_at > STOOD_STILL
-
     def _throw_away(self) -> None:
-        self._looked_at = self._loop.time()
         for _ in range(OLD):
             try:
                 self.socket.recvmsg(1, 0)
@@ -153,9 +138,7 @@ class UdpSocket:
             self.old += 1
 
     def _readable(self) -> None:
-        if self._stood_still():
-            self._throw_away()
-            return
+        self._standstill.look()
         receiver = self._receiver
         for _ in range(BURST):
             try:

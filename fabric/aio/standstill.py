@@ -1,0 +1,40 @@
+"""Whether this process stood still: SIGSTOP, a container or a virtual machine that was paused.
+
+What waited in its sockets meanwhile is old, and is better not read, as if the network had been away: an acknowledgement
+that is read a minute late is a round trip of a minute to whoever reads it, and every wait is made from round trips.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+LOOK_EVERY, STOOD_STILL = 0.5, 1.5
+"""Seconds between two looks at the clock, and the time between two of them from which on this process stood still."""
+
+
+class Standstill:
+    """Looks at the loop's clock, again and again, until it is closed."""
+
+    def __init__(self, over: Callable[[], None]) -> None:
+        """`over`: called once after each time that the process stood still, before anything is read."""
+        self._over = over
+        self._loop = asyncio.get_running_loop()
+        self._looked_at = self._loop.time()
+        self._timer = self._loop.call_later(LOOK_EVERY, self._again)
+
+    def look(self) -> None:
+        """Before each reading: which comes first after a standstill, that or a timer, is the loop's choice."""
+        now = self._loop.time()
+        if now - self._looked_at > STOOD_STILL:
+            self._looked_at = now
+            self._over()
+
+    def _again(self) -> None:
+        self._timer = self._loop.call_later(LOOK_EVERY, self._again)
+        self.look()
+        self._looked_at = self._loop.time()
+
+    def close(self) -> None:
+        """Looks no more."""
+        self._timer.cancel()
