@@ -19,7 +19,7 @@ from warren.fabric.aio.timer import Timer
 from warren.fabric.aio.udp import UdpSocket
 from warren.fabric.core import frames
 from warren.fabric.core.engine import Address, Batch, Buffer, Connection, PathChange
-from warren.fabric.core.paths import Paths, State, copy_for
+from warren.fabric.core.paths import Paths, State, believed_pto, copy_for
 from warren.fabric.core.peer import PeerEvent
 from warren.fabric.core.slot import Slot, SlotBound, Verify
 
@@ -271,7 +271,7 @@ class CircuitSocket:
             return
         using = [path.flight for header, path in self._paths.items() if path.uses(header)]
         flights = [flight for flight in using if flight is not None]
-        pto = max(path.drive.connection.pto() for path in self._paths.values())
+        pto = max(believed_pto(path.drive.connection) for path in self._paths.values())
         self.slot.flight(pto, min(flights) if flights else None)
         for header, path in self._paths.items():
             if path.uses(header) and path.drive.connection.large_lost() >= BLACK_HOLE:
@@ -433,6 +433,7 @@ class PeerPath:
 
     def _send(self, batch: Batch) -> bool:
         """On every circuit that datagrams go on now; whether the first of them took it."""
+        self._paths.handle_sent()
         took = [self._send_on(header, batch) for header in self._paths.ways()]
         return took[0]
 

@@ -38,6 +38,9 @@ UNSAMPLED = 0.5
 """Least PTO that is assumed of a path without a round-trip sample; that of the path before counts if it is longer."""
 PTO_MOST = 8.0
 """Where doubling it at each further move ends."""
+LONG, FAR = 1.0, 8
+"""A PTO above LONG is believed up to so many of the smallest round trips: an end that stood still (SIGSTOP) says after it
+what it had received before, and that is no round trip. Waits made from one last as long as the standstill."""
 
 
 class State(enum.Enum):
@@ -84,6 +87,12 @@ class _Way:
     newest_at: float
 
 
+def believed_pto(connection: Connection) -> float:
+    """The engine's PTO, as far as waits of ours are made from it."""
+    pto = connection.pto()
+    return pto if pto <= LONG else min(pto, max(LONG, FAR * connection.statistics().smallest_round_trip))
+
+
 class Paths:
     """The circuits of one peer connection, as one end sees them."""
 
@@ -100,6 +109,8 @@ class Paths:
         self._ways = {circuit: _Way(size, now)}
         self._newest = circuit
         self._heard_at = now
+        self._owed_since: float | None = None
+        """When something came after which nothing was sent."""
         self._flight_since: float | None = None
         self._pto = UNSAMPLED
         self._since = self._probe_at = now
@@ -171,7 +182,7 @@ class Paths:
 
     def pto(self) -> float:
         """The PTO that waits are made of: until a new path has given a sample, that of the path before."""
-        return self._connection.pto() if self._connection.sampled() else self._pto
+        return believed_pto(self._connection) if self._connection.sampled() else self._pto
 
     def _patience(self) -> float:
         return max(2 * self.pto(), PATIENCE)
@@ -216,6 +227,7 @@ class Paths:
         if way is None or not received.authenticated:
             return
         self._heard_at = now
+        self._answer(now)
         if not received.newest:
             return
         lead_at, way.newest_at, self._newest = self._ways[self.lead].newest_at, now, circuit
@@ -223,6 +235,19 @@ class Paths:
             self._answered(circuit, lead_at, now)
         else:
             self._follow(now)
+
+    def handle_sent(self) -> None:
+        """A batch has left."""
+        self._owed_since = None
+
+    def _answer(self, now: float) -> None:
+        """An engine whose window is full keeps even its acknowledgements back until its own PTO, by which time the other
+        end may have nothing else to say either: what is unacknowledged on both sides then waits for that."""
+        if self._owed_since is None:
+            self._owed_since = now
+        elif self._flight_since is not None and now - self._owed_since > self._patience():
+            self._owed_since = now
+            self._connection.probe(now)
 
     def _answered(self, circuit: bytes, lead_at: float, now: float) -> None:
         self._enter(State.LEADING)
@@ -244,7 +269,7 @@ class Paths:
 
     def _move(self, circuit: bytes, lead_at: float, now: float) -> None:
         if self._connection.sampled():
-            self._pto = max(self._connection.pto(), UNSAMPLED)
+            self._pto = max(believed_pto(self._connection), UNSAMPLED)
         else:
             self._pto = min(2 * self._pto, PTO_MOST)
         before, self.lead, self._newest = self.lead, circuit, circuit
@@ -269,7 +294,7 @@ class Paths:
         """A slot of this circuit, at either end, was bound anew (slot.SlotBound, FarMoved)."""
         if circuit == self.lead:
             if change is PathChange.MOVED and self._connection.sampled():
-                self._pto = max(self._connection.pto(), UNSAMPLED)
+                self._pto = max(believed_pto(self._connection), UNSAMPLED)
             self._connection.path_changed(now, change)
         if circuit not in self._ways:
             return
