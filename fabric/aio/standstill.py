@@ -9,16 +9,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-LOOK_EVERY, STOOD_STILL = 0.5, 1.5
-"""Seconds between two looks at the clock, and the time between two of them from which on this process stood still."""
+LOOK_EVERY, SHORT = 0.5, 1.5
+"""Seconds between two looks at the clock, and the least time between two of them that is a standstill."""
 
 
 class Standstill:
     """Looks at the loop's clock, again and again, until it is closed."""
 
-    def __init__(self, over: Callable[[], None]) -> None:
-        """`over`: called once after each time that the process stood still, before anything is read."""
-        self._over = over
+    def __init__(self, over: Callable[[], None], longest: float = SHORT) -> None:
+        """`over`: called once after each time that the process stood still for longer than `longest` seconds, before
+        anything is read."""
+        self._over, self._longest = over, longest
         self._loop = asyncio.get_running_loop()
         self._looked_at = self._loop.time()
         self._timer = self._loop.call_later(LOOK_EVERY, self._again)
@@ -26,7 +27,7 @@ class Standstill:
     def look(self) -> None:
         """Before each reading: which comes first after a standstill, that or a timer, is the loop's choice."""
         now = self._loop.time()
-        if now - self._looked_at > STOOD_STILL:
+        if now - self._looked_at > self._longest:
             self._looked_at = now
             self._over()
 

@@ -6,7 +6,7 @@
 4. `send` hands a batch to the kernel in one `sendmsg` (UDP_SEGMENT). When the kernel has no room it says False:
    nothing is queued here, the caller keeps the batch and waits for `Receiver.handle_writable()`.
 
-What waits here while this process stands still is thrown away (standstill.py).
+What waits here while this process stands still for long is thrown away (standstill.py).
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ BURST = 8
 KERNEL_BUFFER = 4 << 20
 """Bytes asked of the kernel for each direction: 80 ms at 400 Mbit/s; where it gives less, loss is the engine's."""
 LARGEST = 65_535
+STOOD_STILL = 15.0
+"""Seconds of a standstill after which what came meanwhile is not read. After a short one it is: the other end waits for
+nothing else than to have it acknowledged."""
 OLD = 65_536
 """Buffers that are thrown away at once: more than the kernel keeps."""
 IGNORED = frozenset(
@@ -67,7 +70,7 @@ class Receiver(Protocol):
 
 class UdpSocket:
     """One UDP socket on the running loop. `lost` counts datagrams that the kernel refused, `too_large` those of them
-    that are larger than the interface's MTU, `old` buffers that came while this process stood still."""
+    that are larger than the interface's MTU, `old` buffers that were thrown away."""
 
     def __init__(self, receiver: Receiver, bind: Address, *, mark: int = 0) -> None:
         """Raises ConfigError if the address can't be bound. `mark`: SO_MARK, by which our packets avoid our routes."""
@@ -76,7 +79,7 @@ class UdpSocket:
         self._waiting = False
         self.lost = self.too_large = self.old = 0
         self.socket = open_socket(bind, mark)
-        self._standstill = Standstill(self._throw_away)
+        self._standstill = Standstill(self._throw_away, STOOD_STILL)
         self._loop.add_reader(self.socket.fileno(), self._readable)
 
     @property

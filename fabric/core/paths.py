@@ -38,9 +38,9 @@ UNSAMPLED = 0.5
 """Least PTO that is assumed of a path without a round-trip sample; that of the path before counts if it is longer."""
 PTO_MOST = 8.0
 """Where doubling it at each further move ends."""
-LONG, FAR = 1.0, 8
-"""A PTO above LONG is believed up to so many of the smallest round trips: an end that stood still (SIGSTOP) says after it
-what it had received before, and that is no round trip. Waits made from one last as long as the standstill."""
+LONG, FAR = 0.5, 8
+"""A PTO above LONG is believed up to so many of the smallest round trips: an end that stood still (SIGSTOP)
+acknowledges after it what it had received before, and that is no round trip. Waits made from one last as long."""
 
 
 class State(enum.Enum):
@@ -241,8 +241,8 @@ class Paths:
         self._owed_since = None
 
     def _answer(self, now: float) -> None:
-        """An engine whose window is full keeps even its acknowledgements back until its own PTO, by which time the other
-        end may have nothing else to say either: what is unacknowledged on both sides then waits for that."""
+        """An engine whose window is full keeps even its acknowledgements back, until its own PTO. The other end, whose
+        window fills meanwhile, is heard but not answered: so no silence tells it."""
         if self._owed_since is None:
             self._owed_since = now
         elif self._flight_since is not None and now - self._owed_since > self._patience():

@@ -149,6 +149,7 @@ class End:
             batch = self.connection.transmit(now, paths.lead)
             if batch is None:
                 break
+            paths.handle_sent()
             for circuit in paths.ways():
                 index = self.world.circuits.index(circuit)
                 one = batch if circuit == paths.lead else copy_for(batch, circuit)

@@ -58,12 +58,58 @@ def test_the_laptop_sleeps_for_ten_minutes() -> None:
     lives(7, [["agent", "freeze"], ["run", 480.0], ["agent", "thaw"]])
 
 
+@pytest.mark.parametrize(("host", "edges"), [("agent", 2), ("edge", 1)])
+def test_all_flows_go_on_soon_after_a_host_stood_still(host: str, edges: int) -> None:
+    """For a minute and a half, as a laptop that sleeps, or as a paused machine: what waited in its sockets meanwhile
+    is no round trip to anybody, and nobody waits that long for the next one."""
+    with Run(Script(seed=3, edges=edges, steps=[])) as run:
+        for step in QUIET:
+            run.do(step)
+        tcp, _, udp = run.world.apps
+        talking = Talking(run, tcp, udp)
+        run.do(["run", 5.0])
+        run.do([*([host] if host == "agent" else [host, 0]), "freeze"])
+        run.do(["run", 91.0])
+        run.do([*([host] if host == "agent" else [host, 0]), "thaw"])
+        before, udp.answers, udp.fresh = tcp.down.got, 0, len(udp.sent) + talking.waiting
+        assert run.until(lambda: tcp.down.got > before + 100_000 and udp.answers > 0, 6.0)
+        talking.over = True
+        run.finish()
+
+
 def test_a_path_that_takes_small_packets_only() -> None:
     lives(8, [["link", AGENT, 0.0, 0.01, 1280], ["run", 10.0], *BUSY, ["run", 20.0]])
 
 
 def test_the_nat_forgets_every_ten_seconds() -> None:
     lives(9, [["rebind", AGENT], ["run", 10.0], *BUSY] * 6)
+
+
+MOST_WAIT = 2000
+"""Datagrams that the kernel keeps for an agent that does not read."""
+
+
+class Talking:
+    """Datagrams, and bytes both ways, all the while."""
+
+    def __init__(self, run: Run, tcp: App, udp: App) -> None:
+        self.over = False
+        self.waiting = 0
+        """Datagrams in the kernel, for an agent that does not read."""
+        self._run, self._tcp, self._udp = run, tcp, udp
+        self._again()
+
+    def _again(self) -> None:
+        if self.over:
+            return
+        process, net = self._udp.process, self._run.world.network
+        self.waiting = min(self.waiting + 1, MOST_WAIT) if process.frozen else 0
+        if self.waiting < MOST_WAIT:
+            process.call_soon(self._udp.send_datagram, 200)
+        if not process.frozen:
+            self._run._do_send(self._tcp.number, "up", 1000)
+            self._run._do_send(self._tcp.number, "down", 1000)
+        net.after(0.01, self._again)
 
 
 def _ends(steps: list[Step], limit: float) -> tuple[App, float]:

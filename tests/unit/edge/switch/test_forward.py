@@ -210,3 +210,14 @@ def test_serve_tells_circuits_from_quic() -> None:
         assert not more
         assert got == [b"\xc3 quic"]
         assert node.recv(100) == frames.hint(frames.UNKNOWN, b"nowhere")
+
+
+def test_what_waited_while_the_edge_stood_still_is_not_passed_on() -> None:
+    town = Town()
+    got: list[bytes] = []
+    with udp() as switch, udp() as node:
+        switch.setblocking(False)
+        node.sendto(b"\xc3 quic", switch.getsockname())
+        node.sendto(segment(frames.header(b"nowhere"), 0), switch.getsockname())
+        town.forwarder.serve(switch, lambda: 0.0, lambda buffer, stride, source, now: got.append(buffer), old=True)
+    assert got == [b"\xc3 quic"] and town.forwarder.dropped == {"old": 1}

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warren.fabric.core.engine import Batch, PathChange, Received
+from warren.fabric.core.engine import Batch, PathChange, Received, Statistics
 from warren.fabric.core.paths import (
     CIRCUITS,
     COPIES,
+    FAR,
+    LONG,
     PATIENCE,
     PTO_MOST,
     UNSAMPLED,
@@ -19,6 +21,7 @@ from warren.fabric.core.paths import (
     Paths,
     State,
     Timer,
+    believed_pto,
     copy_for,
 )
 
@@ -33,6 +36,10 @@ class Engine:
     def __init__(self) -> None:
         self.flying, self.has_sample, self.probes, self.size = False, True, 0, 0
         self.changes: list[PathChange] = []
+        self.waits, self.smallest = PTO, PTO / 2
+
+    def statistics(self) -> Statistics:
+        return Statistics(self.waits, self.smallest, 0, 0, 0.0, 0, 0, 0, 0, "")
 
     def in_flight(self) -> bool:
         return self.flying
@@ -41,7 +48,7 @@ class Engine:
         return self.has_sample
 
     def pto(self) -> float:
-        return PTO
+        return self.waits
 
     def probe(self, now: float) -> None:
         self.probes += 1
@@ -113,6 +120,31 @@ def test_without_data_in_flight_there_is_no_silence() -> None:
     paths, _ = two()
     paths.handle_flight(5.0)
     assert paths.poll_timeout() is None
+
+
+@pytest.mark.parametrize(
+    ("pto", "smallest", "believed"),
+    [(PTO, 0.001, PTO), (90.0, 0.04, LONG), (90.0, 0.4, FAR * 0.4), (1.5, 0.7, 1.5)],
+)
+def test_waits_are_not_made_from_a_standstill(pto: float, smallest: float, believed: float) -> None:
+    engine: Any = Engine()
+    engine.waits, engine.smallest = pto, smallest
+    assert believed_pto(engine) == believed
+
+
+def test_who_hears_and_says_nothing_with_data_in_flight_probes() -> None:
+    """Its window is full, and even its acknowledgements wait for that."""
+    paths, engine = two()
+    engine.flying = True
+    paths.handle_flight(1.0)
+    for now in (1.0, 1.0 + PATIENCE):
+        paths.handle_received(A, NEWEST, now)
+    assert not engine.probes
+    paths.handle_received(A, NEWEST, 1.01 + PATIENCE)
+    assert engine.probes == 1 and paths.state is State.LEADING
+    paths.handle_sent()
+    paths.handle_received(A, NEWEST, 5.0)
+    assert engine.probes == 1, "it has just said something"
 
 
 def test_after_a_second_each_circuit_alone_in_turn_the_leading_one_last() -> None:
