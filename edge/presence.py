@@ -94,6 +94,7 @@ class Presences:
         except OSError as error:  # ssl.SSLError is one
             self.counters["lost"] += 1
             log.debug("a TLS connection was lost", error=str(error))
+            error.with_traceback(None)  # whose frames know the connection, which keeps the error
         finally:
             if writer is not None:
                 writer.transport.abort()

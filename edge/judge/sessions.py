@@ -229,8 +229,8 @@ class Session:
         raise WireError("the session's control stream was reset")
 
     def query(self, stream: MessageStream[Any, Any], query: say.Query, answered: Callable[[], None]) -> None:
-        """A DNS query on a stream of its own; `answered` is called once that was finished. Raises WireError from anybody
-        but an agent with a session."""
+        """A DNS query on a stream of its own; `answered` is called once that was finished. Raises WireError from
+        anybody but an agent with a session."""
         if not isinstance(self.node, DeviceNode):
             raise WireError("a query without a session")
         if self._queries >= QUERIES:
