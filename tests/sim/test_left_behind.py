@@ -1,0 +1,42 @@
+"""What daemons keep of what is over: nothing, also before the interpreter looks for circles of garbage."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.sim.whole_world import Whole, simulated
+from warren.edge.app import Edge
+from warren.fabric.core.messages.session import Answer
+from warren.fabric.engines import EngineName
+
+QUERIES = 40
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.1])
+@pytest.mark.parametrize("engine", ["auto", "aioquic"])
+def test_dns_queries(engine: EngineName, loss: float) -> None:
+    world = Whole(7, edges=1, connectors=1, engine_name=engine)
+    with simulated(world, 7):
+        world.start()
+        assert world.agent is not None and world.edges[0] is not None
+        (process, side), (_, edge) = world.agent, world.edges[0]
+        before = kept(edge)
+        world.agent_host.up.loss = world.agent_host.down.loss = loss
+        answers: list[object] = []
+
+        async def ask(number: int) -> None:
+            answers.append(await side.nodes[0].query(b"%d" % number * 2000, "udp"))  # in more than one packet
+
+        for number in range(QUERIES):
+            process.call_soon(lambda number=number: process.create_task(ask(number)))
+            assert world.network.run_until(lambda number=number: len(answers) > number, 30.0)
+        world.agent_host.up.loss = world.agent_host.down.loss = 0.0
+        assert world.network.run_until(lambda: kept(edge) == before, 10.0)
+        assert all(isinstance(answer, Answer) for answer in answers) and not world.faults()
+        (session,) = (node for node in side.nodes)
+        assert session._call is not None and len(session._call.link._streams._handlers) <= 3
+
+
+def kept(edge: Edge) -> int:
+    """Streams whose events somebody at the edge waits for."""
+    return sum(len(node._streams._handlers) for node in edge.connections._by_connection.values())
