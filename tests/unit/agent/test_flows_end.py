@@ -108,7 +108,7 @@ def test_a_tcp_flow_that_ended() -> None:
         with app:
             app.sendall(b"hello")
             app.shutdown(socket.SHUT_WR)
-            while far.ended is None:
+            while far.ended is None:  # noqa: ASYNC110
                 await asyncio.sleep(0)
             flow.readable(far)  # type: ignore[arg-type]
             await until_over(flow)
