@@ -23,18 +23,17 @@ def trimmed(every: float = EVERY) -> Iterator[None]:
     if trim is None:
         yield
         return
-    loop = asyncio.get_running_loop()
-
-    def again() -> None:
-        nonlocal handle
-        handle = loop.call_later(every, again)
-        trim(0)
-
-    handle = loop.call_later(every, again)
+    trimming = asyncio.create_task(_trim_for_ever(trim, every))
     try:
         yield
     finally:
-        handle.cancel()
+        trimming.cancel()
+
+
+async def _trim_for_ever(trim: Callable[[int], int], every: float) -> None:
+    while True:
+        await asyncio.sleep(every)
+        trim(0)
 
 
 def _malloc_trim() -> Callable[[int], int] | None:

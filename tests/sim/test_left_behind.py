@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 
 from tests.sim.whole_world import Whole, simulated
@@ -28,13 +30,17 @@ def test_dns_queries(engine: EngineName, loss: float) -> None:
             answers.append(await side.nodes[0].query(b"%d" % number * 2000, "udp"))  # in more than one packet
 
         for number in range(QUERIES):
-            process.call_soon(lambda number=number: process.create_task(ask(number)))
-            assert world.network.run_until(lambda number=number: len(answers) > number, 30.0)
+            process.call_soon(lambda work: process.create_task(work), ask(number))
+            assert world.network.run_until(functools.partial(answered, answers, number + 1), 30.0)
         world.agent_host.up.loss = world.agent_host.down.loss = 0.0
         assert world.network.run_until(lambda: kept(edge) == before, 10.0)
         assert all(isinstance(answer, Answer) for answer in answers) and not world.faults()
-        (session,) = (node for node in side.nodes)
-        assert session._call is not None and len(session._call.link._streams._handlers) <= 3
+        call = side.nodes[0]._call
+        assert call is not None and len(call.link._streams._handlers) <= 3
+
+
+def answered(answers: list[object], count: int) -> bool:
+    return len(answers) == count
 
 
 def kept(edge: Edge) -> int:
