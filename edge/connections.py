@@ -102,6 +102,8 @@ class NodeConnection:
         if self.attachment is not None:
             self.attachment.gone(now)
         self._owner.forget(self)
+        self.session = self.attachment = None  # they hold it, and it what the engine keeps, until somebody lets go
+        self._streams.end()
 
     # ---- streams ----
 
