@@ -312,6 +312,7 @@ class Connector:
             for node in self.nodes:
                 if circuit_socket in node.sockets:
                     node.drop(circuit, Reason.PEER_GONE)
+        door.peer = door.path = door.flows = None  # they hold it, too
 
     # ---- end ----
 

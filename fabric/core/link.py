@@ -94,6 +94,7 @@ class Link:
                 case Closed(code, reason, ours):
                     self._enter(State.CLOSED)
                     self._events.append(LinkClosed(code, reason, ours))
+                    self._streams.end()
                 case DatagramsReceived():
                     self._events.append(event)
             self._look()
