@@ -96,7 +96,7 @@ class Presences:
                 writer.transport.abort()
 
     def _note(self, error: Exception) -> None:
-        """A network's error has a number (ssl.SSLError is one, the kernel's time-out too), our own time-out has none."""
+        """An error of the network or of TLS has a number, the kernel's time-out too; our own time-out has none."""
         lost = isinstance(error, OSError) and error.errno is not None
         self.counters["lost" if lost else "refused"] += 1
         log.debug("a TLS connection was lost" if lost else "a TLS connection was refused", detail=str(error))
