@@ -1,8 +1,8 @@
 """Memory that is free goes back to the kernel, every few minutes.
 
 glibc gives back by itself only what lies at the end of its heap. What connections held for a moment lies in the middle,
-between things that last: in an hour on a bad link a daemon of 40 MiB came to keep 4 MiB more that it made no use of. A
-trim takes a millisecond; 20 to 80 where a GiB is in use.
+between things that last: on a bad link a connector of 40 MiB came to keep 5 MiB that it made no use of. A trim takes a
+millisecond; 20 to 80 where a GiB is in use.
 """
 
 from __future__ import annotations
