@@ -49,6 +49,7 @@ from warren.fabric.daemon import metrics
 from warren.fabric.daemon.health import Health, serve_health
 from warren.fabric.daemon.privileges import keep_only, to_write_in
 from warren.fabric.daemon.systemd import notify
+from warren.fabric.daemon.trimming import trimmed
 from warren.fabric.engines import choose
 from warren.fabric.identity import keys, proof
 
@@ -431,6 +432,7 @@ def run(config: AgentConfig) -> None:
             loop.add_signal_handler(number, agent.stopping.set)
         logs.on_hangup(loop, agent.stopping.set)
         async with AsyncExitStack() as stack:
+            stack.enter_context(trimmed())
             if config.metrics is not None:
                 state = Health(lambda: ready(agent), lambda: families(agent))
                 await stack.enter_async_context(serve_health(config.metrics, state))

@@ -89,9 +89,9 @@ def _edge_of(agent: Agent, path: PeerPath) -> str:
     return next((str(node.edge) for node in agent.nodes if path.socket in node.sockets), "")
 
 
-def _way(flow: TcpFlow | UdpFlow) -> dict[str, Any]:
-    """Where a flow goes, and through what."""
-    state = flow.opening.state if flow.opening is not None else None
+def _way(flow: TcpFlow | UdpFlow, carrier: PeerState | None = None) -> dict[str, Any]:
+    """Where a flow goes, and through what. `carrier`: what it went through, if it is over."""
+    state = flow.opening.state if flow.opening is not None else carrier
     return {
         "destination": flow.destination,
         "origin": flow.origin,
@@ -115,12 +115,12 @@ def _udp_flow(flow: UdpFlow) -> dict[str, Any]:
 
 def _flow(flow: TcpFlow) -> dict[str, Any]:
     return {
-        **_way(flow),
+        **_way(flow, flow.carrier),
         "state": "ended" if flow.over else "open" if flow.pump else "opening",
         "lasted": round((flow.over or time.time()) - flow.began, 3),
         "since": flow.began,
-        "sent": flow.pump.bytes_out if flow.pump else 0,
-        "received": flow.pump.bytes_in if flow.pump else 0,
+        "sent": flow.pump.bytes_out if flow.pump else flow.sent,
+        "received": flow.pump.bytes_in if flow.pump else flow.received,
     }
 
 

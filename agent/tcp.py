@@ -20,6 +20,7 @@ from warren.agent.capture.capture import Capture
 from warren.agent.capture.headers import FlowKey
 from warren.agent.decisions import Decisions
 from warren.agent.opening import Opening, Wanted
+from warren.agent.peer_state import PeerState
 from warren.agent.peers import Peers
 from warren.fabric.aio.pump import Pump
 from warren.fabric.core.errors import DeniedError
@@ -67,6 +68,10 @@ class TcpFlow:
         self.task: asyncio.Task[None] | None = None
         self.pump: Pump | None = None
         self.flow: Flow | None = None
+        self.carrier: PeerState | None = None
+        """The peer connection that it had, once it is over."""
+        self.sent = self.received = 0
+        """Bytes, once it is over."""
         self.origin = ""
         self.over = 0.0
         """When it ended; 0: not yet."""
@@ -81,6 +86,15 @@ class TcpFlow:
     def address(self) -> str:
         """The destination as the judge is asked: empty where a name stands behind it."""
         return "" if self.host else str(ipaddress.ip_address(self.key.destination))
+
+    def leave(self) -> None:
+        """It is over: what status shows of it stays. All else would hold it, and be held by it, until the interpreter
+        looks for circles, which is hardly ever."""
+        if self.opening is not None:
+            self.carrier = self.opening.state
+        if self.pump is not None:
+            self.sent, self.received = self.pump.bytes_out, self.pump.bytes_in
+        self.opening = self.pump = self.flow = self.task = None
 
     # ---- peers.FlowOwner ----
 
@@ -144,6 +158,7 @@ class TcpJourney:
             flow.opening.settled()
         elif flow.opening is not None:
             flow.opening.cancel()
+        flow.leave()
 
     def accepted(self, key: FlowKey, sock: socket.socket) -> None:
         flow = self.flows.get(key)
@@ -152,9 +167,10 @@ class TcpJourney:
             self.capture.forget(key)
             return
         self.opened += 1
-        flow.pump = Pump(sock, flow.flow, flow.opening.flush, lambda _: self._done(flow))
+        flush = flow.opening.flush
+        flow.pump = Pump(sock, flow.flow, flush, lambda _: self._done(flow))
         flow.pump.start()
-        flow.opening.flush()
+        flush()
 
     # ---- the journey ----
 
@@ -167,7 +183,9 @@ class TcpJourney:
             return
         flow.granted = granted
         message = Open(os.urandom(16), granted.grant, "tcp", port, address=flow.address, host=flow.host)
-        flow.opening = self._peers.open(Wanted(granted, message, flow))
+        opening = self._peers.open(Wanted(granted, message, flow))
+        if self.flows.get(flow.key) is flow:  # it was not refused at once
+            flow.opening = opening
 
     def refused(self, flow: TcpFlow, reason: Reason, detail: str) -> None:
         if reason in ASK_AGAIN and not flow.retried:
@@ -179,6 +197,7 @@ class TcpJourney:
         self.flows.pop(flow.key, None)
         self.note(Refusal(time.time(), flow.destination, reason, detail))
         self.capture.refuse(flow.key, reason)
+        flow.leave()
 
     def note(self, refusal: Refusal) -> None:
         """For status and metrics; of every protocol."""
@@ -192,6 +211,7 @@ class TcpJourney:
         if flow.opening is not None:
             flow.opening.settled()
         self.capture.forget(flow.key)
+        flow.leave()
 
     def end(self, flow: TcpFlow, reason: Reason) -> None:
         """Ends a flow from here: a reset for the app, or an answer to its held SYN."""

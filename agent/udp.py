@@ -199,7 +199,9 @@ class UdpJourney:
             return
         flow.granted = granted
         message = Open(os.urandom(16), granted.grant, flow.protocol, port, address=flow.address, host=flow.host)
-        flow.opening = self._peers.open(Wanted(granted, message, flow))
+        opening = self._peers.open(Wanted(granted, message, flow))
+        if self.flows.get(flow.key) is flow:  # it was not refused at once
+            flow.opening = opening
 
     def opened(self, flow: UdpFlow) -> None:
         for payload in self._let_go(flow):
@@ -234,6 +236,7 @@ class UdpJourney:
         self.counters[f"refused_{reason.word}"] += 1
         self.on_refusal(Refusal(time.time(), flow.destination, reason, detail))
         self.capture.unreachable(flow.key, reason)
+        flow.opening = flow.task = None
 
     def end(self, flow: UdpFlow) -> None:
         """Idle, or ended by the connector."""
@@ -242,6 +245,7 @@ class UdpJourney:
         if flow.task is not None:
             flow.task.cancel()
         opening, was_open = flow.opening, flow.waiting is None
+        flow.opening = flow.task = None  # which hold it, too
         self._let_go(flow)
         if opening is None:
             return

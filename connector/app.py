@@ -36,6 +36,7 @@ from warren.fabric.core.reasons import Reason
 from warren.fabric.daemon.health import Health, serve_health
 from warren.fabric.daemon.privileges import keep_only
 from warren.fabric.daemon.systemd import notify
+from warren.fabric.daemon.trimming import trimmed
 from warren.fabric.engines import choose
 from warren.fabric.identity import keys, proof, tokens
 from warren.fabric.identity.grants import Verifier
@@ -311,6 +312,7 @@ class Connector:
             for node in self.nodes:
                 if circuit_socket in node.sockets:
                     node.drop(circuit, Reason.PEER_GONE)
+        door.peer = door.path = door.flows = None  # they hold it, too
 
     # ---- end ----
 
@@ -364,6 +366,7 @@ def run(config: ConnectorConfig, token: str, read: Callable[[], str]) -> None:
         connector = Connector(config, token)
         logs.on_hangup(loop, at_once, lambda: connector.reread(read))
         async with AsyncExitStack() as stack:
+            stack.enter_context(trimmed())
             if config.metrics is not None:
                 state = Health(lambda: ready(connector), lambda: families(connector))
                 await stack.enter_async_context(serve_health(config.metrics, state))

@@ -102,6 +102,8 @@ class NodeConnection:
         if self.attachment is not None:
             self.attachment.gone(now)
         self._owner.forget(self)
+        self.session = self.attachment = None  # they hold it, and it what the engine keeps, until somebody lets go
+        self._streams.end()
 
     # ---- streams ----
 
@@ -145,8 +147,9 @@ class NodeConnection:
             case session_family.Query():
                 if self.session is None:
                     raise WireError("a query without a session")
-                query = _QueryStream(first.become(session_family.TO_JUDGE, session_family.TO_NODE))
-                self.session.query(query.messages, message)
+                messages = first.become(session_family.TO_JUDGE, session_family.TO_NODE)
+                query = _QueryStream(messages, lambda: self._streams.forget(stream))
+                self.session.query(messages, message, query.answered)
                 return query
         raise WireError("a stream of no family")
 
@@ -159,20 +162,33 @@ class NodeConnection:
 
 
 class _QueryStream:
-    """A query's stream while its answer is on the way."""
+    """A query's stream, until it has ended in both directions. `over`: nobody needs to hear of it any more."""
 
-    def __init__(self, messages: MessageStream[Any, Any]) -> None:
-        self.messages = messages
+    def __init__(self, messages: MessageStream[Any, Any], over: Callable[[], None]) -> None:
+        self._messages = messages
+        self._over = over
+        self._answered = False
+
+    def answered(self) -> None:
+        """All that there is to say was said, and the stream's end."""
+        self._answered = True
+        self._look_over()
 
     def handle_readable(self, stream: int, now: float) -> None:
-        if self.messages.handle_readable():
+        if self._messages.handle_readable():
             raise WireError("two queries on one stream")
+        self._look_over()
 
     def handle_writable(self, stream: int, now: float) -> None:
-        self.messages.handle_writable()
+        self._messages.handle_writable()
+        self._look_over()
 
     def handle_ended(self, stream: int, event: StreamReset | StreamStopped, now: float) -> None:
-        pass
+        self._over()
+
+    def _look_over(self) -> None:
+        if self._answered and not self._messages.queued and self._messages.finished:
+            self._over()
 
 
 class Connections:

@@ -88,15 +88,18 @@ class Presences:
                 key = await self._prove(reader, writer)
             del self.unproved[me]
             await self._watch(key, reader)
-        except (WireError, DeniedError, TimeoutError, asyncio.IncompleteReadError) as error:
-            self.counters["refused"] += 1
-            log.debug("a TLS connection was refused", detail=str(error))
-        except OSError as error:  # ssl.SSLError is one
-            self.counters["lost"] += 1
-            log.debug("a TLS connection was lost", error=str(error))
+        except (OSError, WireError, DeniedError, asyncio.IncompleteReadError) as error:
+            self._note(error)
+            error.with_traceback(None)  # whose frames know the connection, which keeps the error
         finally:
             if writer is not None:
                 writer.transport.abort()
+
+    def _note(self, error: Exception) -> None:
+        """An error of the network or of TLS has a number, the kernel's time-out too; our own time-out has none."""
+        lost = isinstance(error, OSError) and error.errno is not None
+        self.counters["lost" if lost else "refused"] += 1
+        log.debug("a TLS connection was lost" if lost else "a TLS connection was refused", detail=str(error))
 
     async def _prove(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
         challenge = os.urandom(CHALLENGE)

@@ -228,15 +228,17 @@ class Session:
     def handle_ended(self, stream: int, event: StreamReset | StreamStopped, now: float) -> None:
         raise WireError("the session's control stream was reset")
 
-    def query(self, stream: MessageStream[Any, Any], query: say.Query) -> None:
-        """A DNS query on a stream of its own. Raises WireError from anybody but an agent with a session."""
+    def query(self, stream: MessageStream[Any, Any], query: say.Query, answered: Callable[[], None]) -> None:
+        """A DNS query on a stream of its own; `answered` is called once that was finished. Raises WireError from
+        anybody but an agent with a session."""
         if not isinstance(self.node, DeviceNode):
             raise WireError("a query without a session")
         if self._queries >= QUERIES:
             stream.finish()
+            answered()
             return
         self._queries += 1
-        self._spawn(self._answer(stream, query, self.node.device))
+        self._spawn(self._answer(stream, query, self.node.device, answered))
 
     def gone(self) -> None:
         """The connection is over."""
@@ -380,11 +382,14 @@ class Session:
             resolver=asked.resolver,
         )
 
-    async def _answer(self, stream: MessageStream[Any, Any], query: say.Query, device: Device) -> None:
+    async def _answer(
+        self, stream: MessageStream[Any, Any], query: say.Query, device: Device, answered: Callable[[], None]
+    ) -> None:
         try:
             answer = await self._authority.resolver.answer(device, query.message, query.transport)
             stream.send(answer)
             stream.finish()
+            answered()
         except WireError:
             self._close(Reason.PROTOCOL)
         finally:

@@ -126,6 +126,10 @@ class Call:
             self._nudge.cancel()
         self._drive.close()
         self._udp.close()
+        self._loop.call_soon(self._let_go)  # the last events may be on their way just now
+
+    def _let_go(self) -> None:
+        self._handle, self._families = lambda event: None, lambda: False
 
     # ---- the socket's ----
 

@@ -112,3 +112,10 @@ class Drive:
         if self._soon is not None:
             self._soon.cancel()
             self._soon = None
+        self._loop.call_soon(self._let_go)  # the last words may be on their way just now
+
+    def _let_go(self) -> None:
+        """Of whoever holds us, and holds with us all that the engine keeps."""
+        self._timer.end()
+        self._drain, self._send, self._more = lambda now: False, lambda batch: True, lambda: False
+        self._timeout, self._timed_out = lambda: None, lambda now: None

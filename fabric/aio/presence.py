@@ -62,6 +62,7 @@ class Presence:
                 self._tell("the edge closed it")
             except (OSError, ssl.SSLError, TimeoutError, DeniedError) as error:
                 self._tell(str(error) or type(error).__name__)
+                error.with_traceback(None)  # whose frames know the connection, which keeps the error
             await asyncio.sleep(backoff.next())
 
     def _tell(self, why: str) -> None:

@@ -46,3 +46,8 @@ class Timer:
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
+
+    def end(self) -> None:
+        """For ever: nobody is held any more."""
+        self.cancel()
+        self._deadline, self._due = lambda: None, lambda now: None

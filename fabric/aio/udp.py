@@ -68,13 +68,28 @@ class Receiver(Protocol):
     def handle_writable(self) -> None: ...
 
 
+class _Nobody:
+    """The receiver of a socket that is closed: it holds nobody any more."""
+
+    def handle_buffer(self, buffer: bytes, stride: int, address: Address, tos: int) -> None:
+        pass
+
+    def handle_received(self) -> None:
+        pass
+
+    handle_writable = handle_received
+
+
+_NOBODY = _Nobody()
+
+
 class UdpSocket:
     """One UDP socket on the running loop. `lost` counts datagrams that the kernel refused, `too_large` those of them
     that are larger than the interface's MTU, `old` buffers that were thrown away."""
 
     def __init__(self, receiver: Receiver, bind: Address, *, mark: int = 0) -> None:
         """Raises ConfigError if the address can't be bound. `mark`: SO_MARK, by which our packets avoid our routes."""
-        self._receiver = receiver
+        self._receiver: Receiver = receiver
         self._loop = asyncio.get_running_loop()
         self._waiting = False
         self.lost = self.too_large = self.old = 0
@@ -129,6 +144,7 @@ class UdpSocket:
             self._loop.remove_reader(self.socket.fileno())
             self._loop.remove_writer(self.socket.fileno())
             self.socket.close()
+            self._receiver = _NOBODY
 
     def _throw_away(self) -> None:
         for _ in range(OLD):

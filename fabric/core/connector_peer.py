@@ -86,6 +86,7 @@ class ConnectorPeer(Peer):
                     self._greet()
                 case Closed(code, detail, ours):
                     self._close(code, detail, ours)
+                    self._streams_of.end()
                 case DatagramsReceived():
                     self._take_datagrams()
         self._offer()

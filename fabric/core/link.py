@@ -20,6 +20,7 @@ from warren.fabric.core.engine import (
 from warren.fabric.core.errors import WireError
 from warren.fabric.core.messages import Codec
 from warren.fabric.core.messages.attachment import GREETING, Greeting
+from warren.fabric.core.reasons import Reason
 from warren.fabric.core.streams import Adopt, MessageStream, StreamHandler, Streams
 
 CHALLENGE = 32
@@ -93,6 +94,7 @@ class Link:
                 case Closed(code, reason, ours):
                     self._enter(State.CLOSED)
                     self._events.append(LinkClosed(code, reason, ours))
+                    self._streams.end()
                 case DatagramsReceived():
                     self._events.append(event)
             self._look()
@@ -115,6 +117,11 @@ class Link:
         self._streams.register(stream, handler)
 
     def forget(self, stream: int) -> None:
+        self._streams.forget(stream)
+
+    def leave(self, stream: int) -> None:
+        """All that counts was read: what else comes, a late FIN too, is kept by nobody."""
+        self.connection.stop(stream, Reason.CANCELLED.code)
         self._streams.forget(stream)
 
     # the greeting's stream

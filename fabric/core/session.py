@@ -312,7 +312,7 @@ class AgentSession(Session):
 
     def _answered(self, stream: int, request: int, answer: Answer | HostRoute | None) -> None:
         del self._queries[stream]
-        self._link.forget(stream)
+        self._link.leave(stream)
         self._events.append(Answered(request, answer))
 
 

@@ -142,6 +142,11 @@ class Streams:
         """Its events are ignored from now on."""
         self._handlers.pop(stream, None)
 
+    def end(self) -> None:
+        """The connection is over: no handler is held any more."""
+        self._handlers.clear()
+        self._adopt = None
+
     def drain(self, now: float) -> list[Event]:
         """Polls every event of the connection; returns those that are no stream's, in order."""
         others: list[Event] = []

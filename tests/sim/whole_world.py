@@ -42,6 +42,7 @@ from warren.edge.store.records import Change, Device, Route, Tombstone, Tunnel
 from warren.fabric.aio import node as node_module
 from warren.fabric.aio import udp as udp_module
 from warren.fabric.core.messages.peer import Open
+from warren.fabric.core.messages.session import Answer
 from warren.fabric.engines import EngineName, engine
 from warren.fabric.identity import certificates, keys, statements
 from warren.fabric.identity.grants import Issuer, certify_grant_key
@@ -134,6 +135,13 @@ class Truth:
         return Change(frozenset({f"route{self._route}"}) if allowed else frozenset(), deleted)
 
 
+class Judge:
+    """Answers DNS queries by themselves."""
+
+    async def answer(self, device: Device, message: bytes, transport: str) -> Answer:
+        return Answer(message)
+
+
 class Presence:
     """A connector's TLS connection: the world tells edges of its end (`Whole.kill_connector`)."""
 
@@ -180,7 +188,7 @@ class Whole:
     def start_edge(self, index: int) -> None:
         def start(process: Process) -> None:
             config = EdgeConfig(state_dir=Path("/nonexistent"), listen_host="0.0.0.0", engine=self.engine_name)
-            dns = SimpleNamespace(judge=None, search=(), zones=(), follow=lambda snapshot: None)
+            dns = SimpleNamespace(judge=Judge(), search=(), zones=(), follow=lambda snapshot: None)
             store = Store(self.truth)
             program = EdgeProgram(config, self._credentials[index], store, dns)  # type: ignore[arg-type]
             self.edges[index] = process, program

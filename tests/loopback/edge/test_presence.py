@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import random
 import socket
@@ -287,3 +288,58 @@ def test_a_port_that_is_taken_is_an_error_that_says_so() -> None:
                 pass
 
     run(work)
+
+
+@asynccontextmanager
+async def breaking(to: tuple[str, int]) -> AsyncIterator[tuple[int, Callable[[], None]]]:
+    """(port, cut): TCP connections to the port are passed on, until `cut` resets them towards both ends."""
+    there: list[asyncio.StreamWriter] = []
+
+    async def passed_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection(*to)
+        there.extend((writer, far_writer))
+        with suppress(OSError):
+            await asyncio.gather(copied(reader, far_writer), copied(far_reader, writer))
+
+    async def copied(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            writer.write(data)
+
+    def cut() -> None:
+        for writer in there:
+            sock = writer.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+        there.clear()
+
+    server = await asyncio.start_server(passed_on, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1], cut
+        cut()
+
+
+def test_a_lost_connection_is_freed_at_once_at_both_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quarter of a MiB each, in few objects: the interpreter would look for that garbage after thousands of them."""
+    monkeypatch.setattr("warren.fabric.aio.presence.BACKOFF", (0.01, 0.01))
+
+    def buffers() -> int:
+        return sum(type(one).__name__ == "SSLProtocol" for one in gc.get_objects())
+
+    async def main() -> None:
+        async with place() as here, breaking(here.address) as (port, cut):
+            connector = Presence(identity(), Edge(WORLD.edge, "127.0.0.1", port, "fra"))
+            before = buffers()
+            connector.start()
+            for count in range(1, 5):
+                await until(lambda count=count: connector.seen and here.presences.counters["seen"] == count)  # type: ignore[misc]
+                cut()
+                await until(lambda: not connector.seen)
+            await until(lambda: connector.seen and buffers() <= before + 2)
+            await connector.close()
+
+    gc.collect()
+    gc.disable()
+    try:
+        uvloop.run(main())
+    finally:
+        gc.enable()
