@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Final, Literal
 
 from warren.dnsfilter.clients import ClientBook
+from warren.dnsfilter.core.alike import Alike
 from warren.dnsfilter.core.cookies import CLIENT, SECRET, Jar
 from warren.dnsfilter.core.limit import Limiter
 from warren.dnsfilter.core.packets import Packet
@@ -91,6 +92,18 @@ class Front:
                 if not packet.log:
                     packet.log = query_log.end(packet.resolved, packet.client)
             query_log.add_together([packet.log for packet in packets], time.time(), seconds)
+
+    def note_alike(self, answers: Sequence[Alike], seconds: float) -> None:
+        """The same for answers to blocked names that have their form from others."""
+        self.queries["udp"] += len(answers)
+        self.verdicts[Kind.BLOCKED] += len(answers)
+        query_log = self.query_log
+        if query_log is not None:
+            for _, _, form in answers:
+                if not form.log:
+                    form.log = query_log.end_behind_name(form.resolved, form.client)
+            ends = [form.log for _, _, form in answers]
+            query_log.add_alike([name for _, name, _ in answers], ends, time.time(), seconds)
 
     def _over_limit(self, data: bytes, address: str, transport: Transport, now: float) -> Resolved | Asked | None:
         """Who shows our cookie is at that address and has a bucket of its own, which nobody can empty for it by asking

@@ -29,6 +29,13 @@ SWITCH_S: Final = 0.0005
 
 _ENCODER: Final = msgspec.json.Encoder()
 _BEGIN: Final = b'{"time":%.3f,"ms":%.3f,'
+_NAME: Final = b'"name":"'
+_PLAIN: Final = b"*/-_0123456789abcdefghijklmnopqrstuvwxyz"
+"""Characters of wire names that stand for themselves."""
+_SHORT: Final = min(_PLAIN) + 1
+"""Bytes of a wire name in which no label is so long that its length is one of them."""
+_DOTTED: Final = b"\n" + b"." * (min(_PLAIN) - 1) + bytes(range(min(_PLAIN), 256))
+"""The root's length ends a line, the others separate labels."""
 _Alone = tuple[Resolved, Client, float, float]
 """A query: its end, who asked, when (since 1970), and how long it took."""
 
@@ -76,9 +83,21 @@ class QueryLog:
             begin = _BEGIN % (wall, seconds * 1000)
             self._pending.append(begin + begin.join(ends))
 
+    def add_alike(self, names: Sequence[bytes], ends: Sequence[bytes], wall: float, seconds: float) -> None:
+        """Note queries for different wire names. `ends`: of `end_behind_name`."""
+        if self._takes(len(names)):
+            begin = _BEGIN % (wall, seconds * 1000) + _NAME
+            self._pending.append(b"".join([begin + name + end for name, end in zip(_texts(names), ends, strict=True)]))
+
     def end(self, resolved: Resolved, client: Client) -> bytes:
         """What a line has behind its times."""
         return _ENCODER.encode(self._tail(resolved, client))[1:] + b"\n"
+
+    def end_behind_name(self, resolved: Resolved, client: Client) -> bytes:
+        """What it has behind the name as well, which the line of another name has too."""
+        tail = self._tail(resolved, client)
+        tail.name = ""
+        return _ENCODER.encode(tail)[1 + len(_NAME) :] + b"\n"
 
     def _takes(self, count: int) -> bool:
         """Whether so many lines more may wait."""
@@ -157,6 +176,23 @@ class QueryLog:
         if self._settings.anonymise:
             return _cut(client.address), "", ""
         return client.address, client.device, client.user
+
+
+def _texts(names: Sequence[bytes]) -> list[bytes]:
+    """Wire names in presentation form, as JSON has them.
+
+    All at once if they are plain: then what is no character of a name are the lengths of its labels, which with their
+    own bytes make up its length.
+    """
+    sizes = list(map(len, names))
+    if max(sizes) <= _SHORT and min(sizes) > 1:
+        joined = b"".join(names)
+        lengths = joined.translate(None, _PLAIN)
+        if sum(lengths) + len(lengths) == len(joined):
+            return joined.translate(_DOTTED)[1:-1].split(b"\n.")
+    if len(names) == 1:
+        return [_ENCODER.encode(wire.name_text(names[0]))[1:-1]]
+    return [text for name in names for text in _texts((name,))]
 
 
 def _cut(address: str) -> str:

@@ -9,6 +9,8 @@ from typing import Final
 
 import structlog
 
+from warren.dnsfilter.core import alike
+from warren.dnsfilter.core.alike import Alike
 from warren.dnsfilter.core.building import Builder
 from warren.dnsfilter.core.cache import Cache, Entry, Key, key_of
 from warren.dnsfilter.core.chain import Chain
@@ -79,7 +81,7 @@ class Resolver:
         """The half that needs nobody else: an answer at once, or what `forward` has to ask."""
         now, current = self._clock(), self.slot.current
         shelf = self._packets.shelf(client, transport)
-        packet = self.again(shelf, query, client, now)
+        packet = self.again(shelf, query[2:], client, now)
         if packet is not None:
             return Resolved(packet.answer(query[:2], now), packet.resolved.verdict, packet.resolved.question)
         question = wire.read_question(query)
@@ -91,21 +93,32 @@ class Resolver:
             self._prefetch(key_of(question, asked.group))
         if resolved is None:
             return asked
-        self._packets.put(shelf, query[2:], resolved, asked, current)
+        self._packets.put(shelf, query, resolved, asked, current)
         return resolved
 
     def shelf(self, client: Client, transport: str) -> Shelf:
-        """Where whole answers for that client stand; for `again`."""
+        """Where answers for that client stand; for `again` and `alike`."""
         return self._packets.shelf(client, transport)
 
-    def again(self, shelf: Shelf, query: bytes, client: Client, now: float) -> Packet | None:
-        """The whole answer that these very bytes had, if it still holds: the shortest way of a query."""
-        packet = shelf.get(query[2:])
+    def again(self, shelf: Shelf, rest: bytes, client: Client, now: float) -> Packet | None:
+        """The whole answer that these very bytes had, if it still holds: the shortest way of a query. `rest`: without
+        its id."""
+        packet = shelf.whole.get(rest)
         if packet is None or now >= packet.until or packet.filter is not self.slot.current:
             return None
         if self._routes is not None and self._routes(packet.name, client) is not None:
             return None
         return packet
+
+    def alike(self, shelf: Shelf, query: bytes, rest: bytes, client: Client, now: float) -> Alike | None:
+        """An answer that names have which are blocked alike; None if there is none, or if the same was asked before:
+        then `decide` makes a whole answer that is at hand from then on."""
+        found = alike.find(shelf.forms, query, self.slot.current, now)
+        if found is None or self._packets.asked_before(rest):
+            return None
+        if self._routes is not None and self._routes(found[1], client) is not None:
+            return None
+        return found
 
     async def forward(self, asked: Asked) -> Resolved:
         """Ask the upstreams of `asked.group`; what was kept is served when they are silent."""

@@ -1,8 +1,9 @@
 """Queries over UDP.
 
-1. `_readable`: up to BATCH datagrams are taken from the socket before anything else has its turn; all have come when
-   the first is read, as far as limits and the log are concerned.
-2. Where the same bytes had a whole answer before it goes out again; such answers are counted and logged together.
+1. `_readable`: up to BATCH datagrams are taken from the socket at once, and what is at hand for them goes out at once;
+   all have come when the first is read, as far as limits and the log are concerned.
+2. Where the same bytes had a whole answer before it goes out again, and names that are blocked as others before have
+   their answer from them; such answers are counted and logged together.
 3. `_datagram`: else `Front.take` decides; what upstreams have to be asked goes on in a task of its own.
 """
 
@@ -16,8 +17,10 @@ from typing import Any, Final
 
 import msgspec
 
-from warren.dnsfilter.core.packets import Packet, Shelf
+from warren.dnsfilter.core.alike import Alike
+from warren.dnsfilter.core.packets import ANSWER_MAX, Packet, Shelf
 from warren.dnsfilter.core.verdict import Asked, Client, Resolved
+from warren.dnsfilter.datagrams import Datagrams, Source
 from warren.dnsfilter.front import Front
 from warren.fabric.core import dnswire as wire
 
@@ -31,6 +34,7 @@ _ROOM: Final = wire.QUERY_MAX + 1
 class _Peer(msgspec.Struct):
     """An address that asked before."""
 
+    address: str
     client: Client
     shelf: Shelf
 
@@ -41,7 +45,7 @@ class UdpListener:
     def __init__(self, front: Front, host: str, port: int) -> None:
         """Binds it; OSError if that can't be done."""
         self._front = front
-        self._peers: dict[str, _Peer] = {}
+        self._peers: dict[bytes, _Peer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.unsent = 0
         """Answers that a full socket did not take."""
@@ -53,6 +57,7 @@ class UdpListener:
         except OSError:
             self._socket.close()
             raise
+        self._batch = Datagrams(self._socket, BATCH, _ROOM, ANSWER_MAX)
         self.port: int = self._socket.getsockname()[1]
 
     def start(self) -> None:
@@ -68,54 +73,59 @@ class UdpListener:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _readable(self) -> None:
-        receive, send, now = self._socket.recvfrom, self._socket.sendto, time.monotonic
-        again, allows = self._front.resolver.again, self._front.limiter.allows
+        now, started, batch, front = time.monotonic, time.monotonic(), self._batch, self._front
+        again, alike, allows = front.resolver.again, front.resolver.alike, front.limiter.allows
+        peers, host, answer = self._peers, batch.host, batch.answer
         answered: list[Packet] = []
-        started = now()
-        for _ in range(BATCH):
-            try:
-                data, source = receive(_ROOM)
-            except BlockingIOError:
-                break
-            except OSError:  # an ICMP error about an earlier answer
+        likewise: list[Alike] = []
+        for number, data in enumerate(batch.receive()):
+            peer = peers.get(host(number))
+            if peer is None:
+                self._datagram(data, number, started)
                 continue
-            peer = self._peers.get(source[0])
-            packet = None if peer is None else again(peer.shelf, data, peer.client, started)
-            if packet is None or not packet.plain:
-                self._datagram(data, source, started)
-            elif allows(source[0], started):  # who is over the limit gets nothing: there was no cookie in it
-                answered.append(packet)
-                try:
-                    send(packet.answer(data[:2], started), source)
-                except OSError:
-                    self.unsent += 1
+            rest = data[2:]
+            packet = again(peer.shelf, rest, peer.client, started)
+            if packet is not None and packet.plain:
+                if allows(peer.address, started):  # who is over the limit gets nothing: there was no cookie in it
+                    answered.append(packet)
+                    answer(number, packet.answer(data[:2], started))
+            elif packet is None and (found := alike(peer.shelf, data, rest, peer.client, started)) is not None:
+                if allows(peer.address, started):
+                    likewise.append(found)
+                    answer(number, found[0])
+            else:
+                self._datagram(data, number, started)
+        self.unsent += batch.send()
         if answered:
-            self._front.note_again(answered, now() - started)
+            front.note_again(answered, now() - started)
+        if likewise:
+            front.note_alike(likewise, now() - started)
 
-    def _datagram(self, data: bytes, source: tuple[str, int], started: float) -> None:
-        front, address = self._front, source[0]
-        decided = front.take(data, address, "udp", started)
+    def _datagram(self, data: bytes, number: int, started: float) -> None:
+        front, source = self._front, self._batch.source(number)
+        decided = front.take(data, source[0], "udp", started)
         if decided is None:
             return
-        client = front.clients.of(address)
+        client = front.clients.of(source[0])
         if isinstance(decided, Resolved):
             self._answer(source, decided, client, started)
-            peer = self._peers.get(address)
+            host = self._batch.host(number)
+            peer = self._peers.get(host)
             if peer is None or not peer.shelf:  # all that stood there may have gone, and the shelf with it
-                self._remember(address, client)
+                self._remember(host, source[0], client)
         else:
             self._spawn(self._forward(source, decided, started))
 
-    def _remember(self, address: str, client: Client) -> None:
+    def _remember(self, host: bytes, address: str, client: Client) -> None:
         if len(self._peers) >= PEERS_MAX:
             self._peers.clear()
-        self._peers[address] = _Peer(client, self._front.resolver.shelf(client, "udp"))
+        self._peers[host] = _Peer(address, client, self._front.resolver.shelf(client, "udp"))
 
-    async def _forward(self, source: tuple[str, int], asked: Asked, started: float) -> None:
+    async def _forward(self, source: Source, asked: Asked, started: float) -> None:
         resolved = await self._front.forward(asked)
         self._answer(source, resolved, asked.client, started)
 
-    def _answer(self, source: tuple[str, int], resolved: Resolved, client: Client, started: float) -> None:
+    def _answer(self, source: Source, resolved: Resolved, client: Client, started: float) -> None:
         message = self._front.finished(resolved, source[0], "udp")
         if message:
             try:

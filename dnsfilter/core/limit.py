@@ -26,13 +26,17 @@ class Limiter:
                 self._forget(now)
             self._buckets[client] = [self._burst - 1.0, now]
             return True
-        tokens = bucket[0] + (now - bucket[1]) * self._rate
-        bucket[1] = now
+        tokens, at = bucket
+        if now != at:  # many come together
+            tokens += (now - at) * self._rate
+            bucket[1] = now
+            if tokens > self._burst:
+                tokens = self._burst
         if tokens < 1.0:
             bucket[0] = tokens
             self.refused += 1
             return False
-        bucket[0] = min(tokens, self._burst) - 1.0
+        bucket[0] = tokens - 1.0
         return True
 
     def _forget(self, now: float) -> None:

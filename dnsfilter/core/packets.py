@@ -3,6 +3,7 @@
 It stands before the chain and holds only what the chain would say again: an entry ends with the filter that made it, at
 the next full minute (rules that hold at certain times), and when the cached answer under it ends or wants to be fetched
 anew. Hostname routes change at any moment: whoever has them asks them first. One look-up instead of 10 µs of stages.
+Blocked names asked for once have forms of answers (`alike.py`), and a place here when they are asked for again.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from typing import Final
 
 import msgspec
 
+from warren.dnsfilter.core import alike
 from warren.dnsfilter.core.cache import PREFETCH_SHARE, Entry
+from warren.dnsfilter.core.stages.filtering import Filter
 from warren.dnsfilter.core.verdict import Asked, Client, Kind, Resolved
 from warren.fabric.core.dnsreply import TTL_MAX
 
@@ -20,12 +23,12 @@ PACKETS_MAX: Final = 8192
 """Answers kept, some 1.2 KiB each with key and verdict; when there are more all go."""
 ANSWER_MAX: Final = 1300
 QUERY_MAX: Final = 300
-"""Bytes of an answer and of a query that is kept; longer ones are rare."""
+"""Bytes of an answer (no answer over UDP has more) and of a query that is kept; longer ones are rare."""
 _KEPT: Final = frozenset({Kind.BLOCKED, Kind.OVERRIDDEN, Kind.LOCAL, Kind.CACHED})
 _TTL = struct.Struct("!I")
 
-Shelf = dict[bytes, "Packet"]
-"""One client's answers over one transport, by query without its id."""
+FORMS_MAX: Final = 8192
+"""Forms of answers kept, some 0.8 KiB each; when there are more all go."""
 
 
 class Packet(msgspec.Struct, gc=False):
@@ -68,12 +71,29 @@ class Packet(msgspec.Struct, gc=False):
         self.rest = bytes(out[2:])
 
 
+class Shelf(msgspec.Struct):
+    """One client's answers over one transport."""
+
+    whole: dict[bytes, Packet]
+    """By query without its id."""
+    forms: alike.Forms
+
+    def __bool__(self) -> bool:
+        return bool(self.whole or self.forms)
+
+    def clear(self) -> None:
+        self.whole.clear()
+        self.forms.clear()
+
+
 class Packets:
     """Shelves of answers, bounded together."""
 
     def __init__(self) -> None:
         self._shelves: dict[tuple[Client, str], Shelf] = {}
         self._count = 0
+        self._forms = 0
+        self._asked = set[int]()
 
     def __len__(self) -> int:
         return self._count
@@ -85,34 +105,68 @@ class Packets:
         if shelf is None:
             if len(self._shelves) >= PACKETS_MAX:
                 self.clear()
-            shelf = self._shelves[key] = {}
+            shelf = self._shelves[key] = Shelf({}, {})
         return shelf
+
+    def asked_before(self, rest: bytes) -> bool:
+        """Whether these bytes were asked about not long ago: what is asked for once is not worth its place."""
+        mark, asked = hash(rest), self._asked
+        if mark in asked:
+            return True
+        if len(asked) >= PACKETS_MAX:
+            asked.clear()
+        asked.add(mark)
+        return False
 
     def clear(self) -> None:
         for shelf in self._shelves.values():
             shelf.clear()
         self._shelves.clear()
-        self._count = 0
+        self._count = self._forms = 0
 
-    def put(self, shelf: Shelf, rest: bytes, resolved: Resolved, asked: Asked, filter_: object) -> None:
-        """Keep what the chain decided at `asked.now`, if it is of a kind to keep. `rest`: the query without its id."""
+    def put(self, shelf: Shelf, query: bytes, resolved: Resolved, asked: Asked, filter_: Filter) -> None:
+        """Keep what the chain decided at `asked.now`, if it is of a kind to keep."""
+        rest = query[2:]
+        if asked.general:
+            self._put_form(shelf, query, resolved, asked, filter_)
+            if not self.asked_before(rest):  # its form is answer enough
+                return
+        self._put_whole(shelf, rest, resolved, asked, filter_)
+
+    def _put_form(self, shelf: Shelf, query: bytes, resolved: Resolved, asked: Asked, filter_: Filter) -> None:
+        made = alike.form_of(query, asked, resolved, filter_, _minute_end(asked))
+        if made is None:
+            return
+        if made[0] not in shelf.forms:
+            if self._forms >= FORMS_MAX:
+                self.clear()
+                return
+            self._forms += 1
+        shelf.forms[made[0]] = made[1]
+
+    def _put_whole(self, shelf: Shelf, rest: bytes, resolved: Resolved, asked: Asked, filter_: Filter) -> None:
         message, kind, question = resolved.message, resolved.verdict.kind, asked.question
         if kind not in _KEPT or not message or len(message) > ANSWER_MAX or len(rest) > QUERY_MAX:
             return
         entry = asked.entry if kind is Kind.CACHED and isinstance(asked.entry, Entry) else None
-        until, counted = asked.now + 60.0 - asked.wall % 60.0, 0.0
+        until, counted = _minute_end(asked), 0.0
         ttls: tuple[int, ...] = ()
         if entry is not None:
             until = min(until, entry.ends - (entry.ends - entry.stored) * PREFETCH_SHARE)
             counted = entry.stored + int(asked.now - entry.stored) + 1
             if len(message) >= len(entry.body):  # not when it was truncated
                 ttls = entry.ttls
-        if rest not in shelf:
+        if rest not in shelf.whole:
             if self._count >= PACKETS_MAX:
                 self.clear()
                 return
             self._count += 1
         plain = not (question.cookie or question.padded)
-        shelf[rest] = Packet(
+        shelf.whole[rest] = Packet(
             question.name, message[2:], asked.client, resolved, kind, until, filter_, entry, ttls, plain, counted
         )
+
+
+def _minute_end(asked: Asked) -> float:
+    """Of the wall clock's minute, monotonic."""
+    return asked.now + 60.0 - asked.wall % 60.0

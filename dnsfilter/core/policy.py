@@ -92,6 +92,11 @@ class Names:
             raise ConfigError(f"{error}; give a name or a wildcard, as in *.example.org") from None
         (self._tree if tree else self._own).setdefault(name, []).append(number)
 
+    @property
+    def known(self) -> frozenset[bytes]:
+        """All that were added, wildcards by the name that they begin at."""
+        return frozenset((*self._own, *self._tree))
+
     def find(self, name: bytes) -> list[int]:
         """The numbers of all that match, in no order."""
         found = list(self._own.get(name, ()))
@@ -166,6 +171,8 @@ class CompiledPolicy:
             except ConfigError as error:
                 raise ConfigError(f"dns.policy: rule {rule.name!r}: {error}") from None
         self._timed = any(compiled.when is not None for compiled in self._rules)
+        self.named = self._names.known
+        """Suffixes of which rules speak by name; other names differ by what lists and safe search say of them."""
         self._rebinding_except = Names()
         for text in policy.rebinding_except:
             self._rebinding_except.add(text, 0)

@@ -85,5 +85,7 @@ class Asked(msgspec.Struct):
     """Wire name that is resolved instead, behind a CNAME that leads there."""
     entry: object = None
     """The cache's entry that the answer was made of."""
+    general: bool = False
+    """The answer is that of every name of which lists and policy say the same, but for the name in its question."""
     refresh: bool = False
     """Answered, but ask the upstreams too: the answer is about to end."""

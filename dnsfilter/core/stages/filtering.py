@@ -6,6 +6,7 @@ from typing import Final
 
 from warren.dnsfilter.core.policy import BLOCK_TTL, Answer, CompiledPolicy, Ruling
 from warren.dnsfilter.core.rules import Decision, Outcome, Rewrite, RuleSet
+from warren.dnsfilter.core.safesearch import safe_name
 from warren.dnsfilter.core.verdict import Asked, Kind, Resolved, Said, Verdict
 from warren.fabric.core import dnswire as wire
 
@@ -23,6 +24,17 @@ class Filter:
         self.policy = policy
         self.blocks: dict[tuple[object, ...], tuple[wire.Ending, Verdict]] = {}
         """Answers for blocked names, by what they depend on: some for each pair of rule and list."""
+        self._safe = any(rule.action == "safe-search" for rule in policy.policy.rules)
+        self._apart = policy.named.union(rules.special)
+        """Names of which, and of those below, something is said that is not said of others."""
+        self._never = b"\x00" in self._apart
+
+    def likeness(self, name: bytes) -> int:
+        """A number that two names share only if lists and policy say the same of both, to the same client about the
+        same type; -1: none (see `RuleSet.likeness`)."""
+        if self._never or (self._safe and safe_name(name)):
+            return -1
+        return self.rules.likeness(name, self._apart)
 
     def depends_on_client(self, said: Said) -> bool:
         """Whether the same answer may be fine for one client and blocked for another."""
@@ -104,10 +116,12 @@ class Filtering:
             resolved = self._blocked(asked, rule.name, index, answer, "")
             if not resolved.message[2] & 2:  # nor is it cut
                 blocks[key] = wire.ending_of(resolved.message, question), resolved.verdict
+                asked.general = True
             return resolved
         ending, verdict = known
         if len(question.raw) + len(ending.rest) + wire.HEADER + 4 > asked.limit:
             return self._blocked(asked, rule.name, index, answer, "")
+        asked.general = True
         return Resolved(wire.answer_with(question, ending), verdict, question)
 
     def _blocked(self, asked: Asked, rule: str, index: int, answer: Answer, because: str) -> Resolved:
