@@ -244,9 +244,7 @@ class Agent:
         """Peer connections go on through another edge, if there is one."""
         self.switchboard.avoid(node)
         if self.switchboard.others(node):
-            leave = self.peers.silent if node.state == "connected" else self.peers.renew
-            for circuit_socket in node.sockets:
-                leave(circuit_socket)
+            self.peers.leave(node.sockets, silent=node.state == "connected")
 
     def _leaving(self, node: Node) -> None:
         for circuit_socket in node.sockets:

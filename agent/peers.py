@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -288,6 +288,15 @@ class Peers:
     def _give_up(self, state: PeerState, away: float) -> None:
         if state.away == away and state.gone and state.path is not None:
             self.ended(state.path, Reason.PEER_GONE)
+
+    def leave(self, sockets: Iterable[CircuitSocket], *, silent: bool) -> None:
+        """Peer connections go on through other edges than the one behind these sockets, which does not answer
+        (`silent`), or is not connected."""
+        for socket in sockets:
+            if silent:
+                self.silent(socket)
+            else:
+                self.renew(socket)
 
     def renew(self, socket: CircuitSocket) -> None:
         """The switch behind this socket was restarted, or has left the list: living peer connections get circuits

@@ -182,6 +182,8 @@ class Flows:
             flow.owner = UdpFlow(self._peer, flow, address, message.port, self._flush, self._done, drops)
         else:
             flow.owner = EchoFlow(self._peer, flow, address, self._flush, self._done, drops)
+        if self._draining:
+            flow.owner.hurry(RESTS)
         self._counts.open += 1
         self._counts.opened += 1
         self._peer.opened(flow, address)

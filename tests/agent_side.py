@@ -79,6 +79,4 @@ class AgentSide(Told):
     def silent(self, node: Node) -> None:
         self.switchboard.avoid(node)
         if self.switchboard.others(node):
-            leave = self.peers.silent if node.state == "connected" else self.peers.renew
-            for circuit_socket in node.sockets:
-                leave(circuit_socket)
+            self.peers.leave(node.sockets, silent=node.state == "connected")

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-LOOK_EVERY, SHORT = 0.5, 1.5
-"""Seconds between two looks at the clock, and the least time between two of them that is a standstill."""
+SHORT = 1.5
+"""Seconds between two looks at the clock that are a standstill."""
+LOOKS = 3
+"""Looks in that time: a standstill is noticed from two thirds of it on, and nobody is woken for more."""
 
 
 class Standstill:
@@ -19,10 +21,10 @@ class Standstill:
     def __init__(self, over: Callable[[], None], longest: float = SHORT) -> None:
         """`over`: called once after each time that the process stood still for longer than `longest` seconds, before
         anything is read."""
-        self._over, self._longest = over, longest
+        self._over, self._longest, self._every = over, longest, longest / LOOKS
         self._loop = asyncio.get_running_loop()
         self._looked_at = self._loop.time()
-        self._timer = self._loop.call_later(LOOK_EVERY, self._again)
+        self._timer = self._loop.call_later(self._every, self._again)
 
     def look(self) -> None:
         """Before each reading: which comes first after a standstill, that or a timer, is the loop's choice."""
@@ -32,7 +34,7 @@ class Standstill:
             self._over()
 
     def _again(self) -> None:
-        self._timer = self._loop.call_later(LOOK_EVERY, self._again)
+        self._timer = self._loop.call_later(self._every, self._again)
         self.look()
         self._looked_at = self._loop.time()
 

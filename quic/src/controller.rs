@@ -12,9 +12,9 @@
 //!   what it was when packets were lost (head-room, into which somebody else can grow).
 //! * **Neighbours.** A queue that does not empty while we hold back, or a share of the rate that grows exactly as the
 //!   queue does, or loss while we cruise, for the second time in a while, is not our doing: loss-based flows fill the
-//!   bottleneck. Then `Compete` keeps a window as CUBIC would, which is what they know how to share with. Who has had the path for himself
-//!   and still has more than its half gives back half of what is in flight at each loss, so that a flow that has just
-//!   come finds room. `Compete` is left from time to time, to see whether anybody is still there.
+//!   bottleneck. Then `Compete` keeps a window as CUBIC would, which is what they know how to share with. Who has had
+//!   the path for himself and still has more than its half gives back half of what is in flight at each loss, so that
+//!   a flow that has just come finds room. `Compete` is left from time to time, to see whether anybody is still there.
 //! * **Who sends little judges little.** The queue may be that of what the other side sends, two losses may be chance,
 //!   and a window taken from what is in flight would be none. Such rounds count only for what they bring.
 //! * **A longer path is not a queue.** Where every sample has been far above the smallest round trip for a while,

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from warren.fabric.aio import standstill, udp
+from warren.fabric.aio import udp
 from warren.fabric.aio.udp import UdpSocket
 
 
@@ -35,7 +35,6 @@ def test_what_waited_for_a_process_that_stood_still_is_thrown_away(
     still: float, heard: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(udp, "STOOD_STILL", 0.1 if still else 60.0)
-    monkeypatch.setattr(standstill, "LOOK_EVERY", 0.01)
     asyncio.run(stand(still, heard))
 
 
