@@ -117,9 +117,9 @@ impl Model {
                 self.enter(Phase::Down, now);
             }
             _ if self.round.lost_probing * 2 > self.round.lost => {} // the tail of our own probe: answered already
-            Phase::Cruise if now - self.cycle.cruise_lost_at > ONCE => {
+            Phase::Cruise if self.cycle.cruise_lost_at.is_none_or(|at| now - at > ONCE) => {
                 // perhaps the estimate is a little too high, and the queue our own: once we only hold back
-                self.cycle.cruise_lost_at = now;
+                self.cycle.cruise_lost_at = Some(now);
                 self.rates.reset(self.round.rate.max(self.estimate() * HEAD_ROOM));
                 self.enter(Phase::Down, now);
             }

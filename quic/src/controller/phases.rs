@@ -50,7 +50,7 @@ pub struct Cycle {
     cruise_rounds: u32,
     cruise_queued: u32,
     /// Cruise: when packets were last lost for which we only held back.
-    pub cruise_lost_at: Time,
+    pub cruise_lost_at: Option<Time>,
     /// Up: how many smallest round trips apart, when the last ended, the rate before and the best, rounds without more.
     pub interval: u32,
     pub probed_at: Time,
@@ -74,7 +74,7 @@ impl Cycle {
             down_rtt: FOREVER,
             cruise_rounds: 0,
             cruise_queued: 0,
-            cruise_lost_at: 0,
+            cruise_lost_at: None,
             interval: INTERVAL,
             probed_at: 0,
             up_from: 0.0,
