@@ -182,12 +182,12 @@ class LastingStreams:
             self.datagrams["received"] += 1
 
     def complete(self, one: Peer, other: Peer) -> bool:
-        """Whether everything was written and has arrived."""
+        """Whether everything was written and has arrived; a stream that the other end does not know yet has not."""
         return self.written >= self.volume and all(
-            len(self.flows[a, stream].out) == len(self.flows[b, stream].into)
+            (b, stream) in self.flows and len(self.flows[a, stream].out) == len(self.flows[b, stream].into)
             for a, b in ((one, other), (other, one))
             for stream in self.streams
-            if (a, stream) in self.flows and (b, stream) in self.flows
+            if (a, stream) in self.flows
         )
 
 
