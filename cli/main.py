@@ -44,13 +44,13 @@ class Part:
 PARTS = {
     "agent": Part("warren.agent.cli", "app", "The agent: this device's way into the private networks."),
     "connector": Part("warren.connector.cli", "app", "The connector: runs inside a private network, dials out only."),
-    "edge": Part("warren.edge.cli", "edge", "The edge: the public host that judges and switches."),
-    "tunnel": Part("warren.edge.cli", "tunnel", "Tunnels: named ways into private networks."),
-    "route": Part("warren.edge.cli", "route", "Routes: which addresses and hostnames lie behind which tunnel."),
-    "dns": Part("warren.edge.cli", "dns", "DNS: the edge's filtering resolver, or one on its own."),
-    "logs": Part("warren.edge.cli", "logs", "Logs: what the edge has seen."),
-    "device": Part("warren.edge.cli", "device", "Devices: who may reach what lies behind the tunnels."),
-    "admin": Part("warren.edge.cli", "admin", "The administrator's keys, and an encrypted copy of them."),
+    "edge": Part("warren.edge.commands.edges", "app", "The edge: the public host that judges and switches."),
+    "tunnel": Part("warren.edge.commands.tunnels", "app", "Tunnels: named ways into private networks."),
+    "route": Part("warren.edge.commands.routes", "app", "Routes: which addresses and names lie behind which tunnel."),
+    "dns": Part("warren.edge.commands.dns", "app", "DNS: the edge's filtering resolver, or one on its own."),
+    "logs": Part("warren.edge.commands.logs", "app", "Logs: what the edge has seen."),
+    "device": Part("warren.edge.commands.devices", "app", "Devices: who may reach what lies behind the tunnels."),
+    "admin": Part("warren.edge.commands.admins", "app", "The administrator's keys, and an encrypted copy of them."),
 }
 
 

@@ -10,16 +10,10 @@ from urllib.parse import urlsplit
 import msgspec
 
 from warren.edge.dns.settings import DnsSettings
+from warren.edge.places import ADMIN_SOCKET, STATE_DIRECTORY, STORE_FILE
 from warren.fabric.core.engine import Controller
 from warren.fabric.daemon.settings import Endpoint, LogSettings
 from warren.fabric.engines import EngineName
-
-STATE_DIRECTORY = Path("/var/lib/warren/edge")
-ADMIN_SOCKET = Path("/run/warren/edge.sock")
-STORE_FILE = "store.sqlite"
-"""In the state directory, unless the settings say where the store is."""
-PORT = 4433
-"""UDP port of an edge unless `--public` says another: what QUIC is often tried on, and free of privileges."""
 
 
 class EdgeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

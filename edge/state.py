@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from warren.edge.config import STORE_FILE
+from warren.edge.places import STORE_FILE
 from warren.fabric.core.errors import ConfigError, DeniedError
 from warren.fabric.identity import certificates, keys
 from warren.fabric.identity.files import read_private

@@ -15,7 +15,8 @@ import typer
 from warren.edge import admin, archive, state
 from warren.edge.client import Client
 from warren.edge.commands import network, options, screen
-from warren.edge.config import PORT, EdgeConfig
+from warren.edge.config import EdgeConfig
+from warren.edge.places import PORT
 from warren.fabric.aio.logs import set_up
 from warren.fabric.core.errors import ConfigError
 from warren.fabric.daemon import flags, verbs

@@ -12,7 +12,7 @@ from warren.edge import admin, archive
 from warren.edge.admin import Administrator
 from warren.edge.client import Client
 from warren.edge.commands import options, screen
-from warren.edge.config import PORT
+from warren.edge.places import PORT
 
 
 def add(

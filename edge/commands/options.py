@@ -9,7 +9,7 @@ import typer
 
 from warren.edge.admin import ADMIN_DIRECTORY, Administrator
 from warren.edge.client import Client, EdgeError
-from warren.edge.config import ADMIN_SOCKET, STATE_DIRECTORY
+from warren.edge.places import ADMIN_SOCKET, STATE_DIRECTORY
 
 # `readable=False`: whether a path can be used is found out when it is used, by an error that says what to do.
 Socket = Annotated[

@@ -10,13 +10,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, event, make_url
+from sqlalchemy import URL, Connection, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from warren.edge.store import migrate, postgres
+from warren.edge.store import postgres
 from warren.edge.store.errors import AwayError, cause_of
 from warren.edge.store.repository import Repository, Shared
+from warren.edge.store.schema import VERSION
 from warren.fabric.core.errors import ConfigError
 
 BUSY_SECONDS = 5
@@ -111,6 +112,10 @@ def _prepare_file(path: Path, *, create: bool) -> None:
 
 
 def _bring_up(connection: Connection, where: str, create: bool) -> None:
+    if not create and _is_newest(connection):
+        return
+    from warren.edge.store import migrate  # Alembic: only where there is something to bring up
+
     empty = migrate.is_empty(connection)
     if not empty and migrate.current(connection) is None:
         raise ConfigError(f"{where} is a database of something else")
@@ -119,6 +124,12 @@ def _bring_up(connection: Connection, where: str, create: bool) -> None:
     if create and not empty:
         raise ConfigError(f"there is a store at {where} already: remove it first, or leave it as it is")
     migrate.upgrade(connection, where)
+
+
+def _is_newest(connection: Connection) -> bool:
+    if not inspect(connection).has_table("alembic_version"):
+        return False
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == [VERSION]
 
 
 def _sqlite(url: URL) -> AsyncEngine:

@@ -1,9 +1,12 @@
-"""The tables as the newest migration leaves them. A test compares both."""
+"""The tables as the newest migration leaves them. A test compares both, and its name."""
 
 from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, ForeignKey, LargeBinary, MetaData, String, Table, Text, UniqueConstraint
 from sqlalchemy.types import JSON
+
+VERSION = "0005"
+"""The newest migration's name."""
 
 metadata = MetaData(
     naming_convention={

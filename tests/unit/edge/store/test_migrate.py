@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from warren.edge.store import migrate
 from warren.edge.store.rows import to_tunnel
-from warren.edge.store.schema import metadata
+from warren.edge.store.schema import VERSION, metadata
 from warren.fabric.core.errors import ConfigError
 
 pytestmark = pytest.mark.anyio
@@ -39,7 +39,7 @@ async def test_up_from_nothing_gives_the_tables_in_code(on_connection: Sync) -> 
         assert migrate.is_empty(connection)
         assert migrate.current(connection) is None
         migrate.upgrade(connection, "here")
-        assert migrate.current(connection) == migrate.head()
+        assert migrate.current(connection) == migrate.head() == VERSION
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, metadata) == []
         migrate.upgrade(connection, "here")
