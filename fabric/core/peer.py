@@ -34,8 +34,9 @@ from warren.fabric.core.messages.peer import (
 from warren.fabric.core.reasons import Reason
 from warren.fabric.core.streams import MessageStream
 
-READ = 1 << 20
-"""Bytes taken from the engine at a time; credit bounds how many there can be."""
+READ = 256 << 10
+"""Bytes taken from the engine at a time, as many as a socket is given at a time: a larger piece would be cut, and what
+is left of it copied. Credit bounds how many there can be."""
 PROOF_TIME = 10.0
 """Seconds that handshake and proof may take together."""
 RESOLVES = 256
