@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from warren.agent.config import HOLD
 from warren.agent.peers import Peers
 from warren.agent.standby import Standbys
 from warren.agent.switchboard import Switchboard
@@ -56,7 +57,9 @@ class Told:
 class AgentSide(Told):
     """Put together as `agent.app.Agent` does it."""
 
-    def __init__(self, network: bytes, edges: EdgeList, key: Ed25519PrivateKey, engine: Engine) -> None:
+    def __init__(
+        self, network: bytes, edges: EdgeList, key: Ed25519PrivateKey, engine: Engine, hold: float = HOLD
+    ) -> None:
         """`network`: DER of the network certificate. `key`: the device's."""
 
         def sign(label: bytes, challenge: bytes, leaf: bytes) -> bytes:
@@ -67,7 +70,7 @@ class AgentSide(Told):
         self.nodes = [Node(engine, identity, edge, self) for edge in edges.edges]
         self.switchboard = Switchboard("agent", lambda: self.nodes, lambda: edges)
         board = self.switchboard
-        self.peers = Peers(engine, network, lambda c, leaf: (public, sign(PEER_LABEL, c, leaf)), board.for_tunnel)
+        self.peers = Peers(engine, network, lambda c, leaf: (public, sign(PEER_LABEL, c, leaf)), board.for_tunnel, hold)
         self.standbys = Standbys(self.peers, board.nodes_for)
 
     # ---- what nodes tell ----
