@@ -17,10 +17,11 @@ IDLE_WITHIN = 10.0
 
 
 def order(seed: int, kinds: Sequence[str]) -> Iterator[tuple[Kind, random.Random]]:
-    """Without end: every kind once, mixed, then all again; each with its own source of chance."""
+    """Without end, in rounds: every kind once, mixed, the long ones last, so that time ends before those; each event
+    with its own source of chance."""
     draw = random.Random(seed)
     while True:
-        for name in draw.sample(kinds, len(kinds)):
+        for name in sorted(draw.sample(kinds, len(kinds)), key=lambda name: KINDS[name].long):
             yield KINDS[name], random.Random(draw.randrange(1 << 32))
 
 
