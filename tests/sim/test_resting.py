@@ -82,18 +82,18 @@ BYTES: list[Step] = [["send", 0, "up", 300_000], ["send", 0, "down", 300_000]]
 
 
 @pytest.mark.parametrize(
-    ("begins", "ends"),
+    ("edges", "begins", "ends"),
     [
-        ([["agent", "freeze"]], [["agent", "thaw"]]),
-        ([["connector", 0, "freeze"]], [["connector", 0, "thaw"]]),
-        ([["blackout", AGENT]], [["heal"]]),
-        ([["blackout", 0]], [["heal"]]),
+        (2, [["agent", "freeze"]], [["agent", "thaw"]]),
+        (1, [["connector", 0, "freeze"]], [["connector", 0, "thaw"]]),
+        (2, [["blackout", AGENT]], [["heal"]]),
+        (1, [["blackout", 0]], [["heal"]]),
     ],
     ids=["agent stands still", "connector stands still", "agent in the dark", "connector in the dark"],
 )
-def test_ten_minutes_of_silence(begins: list[Step], ends: list[Step]) -> None:
+def test_ten_minutes_of_silence(edges: int, begins: list[Step], ends: list[Step]) -> None:
     """Hold time and lease are longer, as somebody has them who wants this of connectors, too."""
-    run = Run(Script(seed=11, connectors=1, steps=[]))
+    run = Run(Script(seed=11, edges=edges, connectors=1, steps=[]))
     run.world.hold = run.world.lease = 2 * TEN_MINUTES
     with run:
         laptop = Laptop(run)
@@ -111,7 +111,7 @@ def test_ten_minutes_of_silence(begins: list[Step], ends: list[Step]) -> None:
 
 
 def test_what_rests_while_everybody_is_awake_ends() -> None:
-    with Run(Script(seed=12, connectors=1, steps=[])) as run:
+    with Run(Script(seed=12, edges=1, connectors=1, steps=[])) as run:
         laptop = Laptop(run)
         laptop.is_answered()
         run.do(["run", IDLE - 5.0])
@@ -124,7 +124,7 @@ def test_what_rests_while_everybody_is_awake_ends() -> None:
 
 def test_a_connector_ends_what_its_agent_does_not_end() -> None:
     """An agent whose own clock of idle times does not run: what it has forgotten."""
-    with Run(Script(seed=13, connectors=1, steps=[])) as run:
+    with Run(Script(seed=13, edges=1, connectors=1, steps=[])) as run:
         laptop = Laptop(run)
         laptop.is_answered()
         laptop.journey._sweep.cancel()
@@ -135,7 +135,7 @@ def test_a_connector_ends_what_its_agent_does_not_end() -> None:
 
 
 def test_flows_of_an_agent_that_never_comes_back_end_together() -> None:
-    with Run(Script(seed=14, connectors=1, steps=[])) as run:
+    with Run(Script(seed=14, edges=1, connectors=1, steps=[])) as run:
         laptop = Laptop(run)
         laptop.is_answered()
         run.do(["agent", "kill"])
