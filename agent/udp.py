@@ -2,8 +2,8 @@
 
 Datagrams that come before the flow is open wait here, few; what is more is dropped and counted. A flow ends when
 nothing passed for IDLE seconds in which its connector was heard (a laptop that slept finds its flows as it left them);
-the next datagram begins another. What the origin's host answers instead of data
-(nobody listens) becomes the ICMP error that the app would have got beside it.
+the next datagram begins another. What the origin's host answers instead of data (nobody listens) becomes the ICMP error
+that the app would have got beside it.
 """
 
 from __future__ import annotations
