@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 
 from warren import __version__
+from warren.agent.attachments import Attachments
 from warren.agent.capture.capture import Capture, CaptureConfig
 from warren.agent.capture.headers import FlowKey
 from warren.agent.config import AgentConfig, Device, load_device, require_root, save_edges
@@ -37,7 +38,7 @@ from warren.agent.tcp import TcpJourney
 from warren.agent.udp import UdpJourney
 from warren.fabric.aio import logs
 from warren.fabric.aio.circuits import CircuitSocket
-from warren.fabric.aio.edges import Newest, PerEdge
+from warren.fabric.aio.edges import Newest
 from warren.fabric.aio.node import Node
 from warren.fabric.aio.owner import Identity
 from warren.fabric.core.errors import ConfigError, DeniedError
@@ -162,10 +163,14 @@ class Agent:
         self._changes: NetworkChanges | None = None
         identity = self._identity()
         self._edges = Newest(device.network, device.edges)
-        self._nodes = PerEdge(
-            lambda edge: Node(self.engine, identity, edge, self, mark=MARK), device.edges, self._leaving
+        self._attachments = attachments = Attachments(
+            device.id,
+            device.edges,
+            lambda edge: Node(self.engine, identity, edge, self, mark=MARK),
+            self._leaving,
+            lambda: (state.tunnel for state in self.peers.states()),
         )
-        self.switchboard = Switchboard(device.id, lambda: self.nodes, lambda: self._edges.edges)
+        self.switchboard = Switchboard(device.id, lambda: self.nodes, lambda: self._edges.edges, attachments.reach)
         self.peers = Peers(self.engine, device.network, self._prove, self.switchboard.for_tunnel, config.hold)
         self.standbys = Standbys(self.peers, self.switchboard.nodes_for)
         self.decisions = Decisions(self.switchboard)
@@ -185,8 +190,8 @@ class Agent:
 
     @property
     def nodes(self) -> list[Node]:
-        """One for each edge of the network."""
-        return self._nodes.all
+        """One for each edge that the device is attached to."""
+        return self._attachments.nodes
 
     def _identity(self) -> Identity:
         key = self.device.key
@@ -210,7 +215,7 @@ class Agent:
         self.capture.start(self)
         await self.routes.set_up(())
         self._changes = NetworkChanges(self._network_changed)
-        self._nodes.start()
+        self._attachments.start()
         self.standbys.start()
         log.info("QUIC engine", **self._chosen.words())
         log.info("agent runs", device=self.device.name, interface=self.config.interface)
@@ -226,7 +231,7 @@ class Agent:
             self._changes.close()
         if self._reviewing is not None:
             await asyncio.gather(self._reviewing, return_exceptions=True)
-        await self._nodes.close()
+        await self._attachments.close()
         self.capture.close()
         await self._control.close()
 
@@ -254,7 +259,7 @@ class Agent:
         """The network's list of edges; the newest is kept for the next start."""
         if self._edges.take(signed):
             save_edges(self.config.state, signed)
-            self._nodes.follow(self._edges.edges)
+            self._attachments.follow(self._edges.edges)
 
     def forgotten(self, circuit_socket: CircuitSocket) -> None:
         self.peers.renew(circuit_socket)

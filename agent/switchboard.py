@@ -37,9 +37,17 @@ T = TypeVar("T")
 class Switchboard:
     """Asks edges; what `Decisions`, `DnsFront` and `Peers` ask for, as a `Node` has it."""
 
-    def __init__(self, key: str, nodes: Callable[[], Sequence[Node]], edges: Callable[[], EdgeList]) -> None:
-        """`key`: what the order of edges is made from. `edges`: the network's, of each of which there is a node."""
+    def __init__(
+        self,
+        key: str,
+        nodes: Callable[[], Sequence[Node]],
+        edges: Callable[[], EdgeList],
+        reach: Callable[[str], Coroutine[Any, Any, None]],
+    ) -> None:
+        """`key`: what the order of edges is made from. `edges`: the network's; `nodes`: of those that the device is
+        attached to. `reach(tunnel)`: attaches it to some that the tunnel's connectors are attached to, if it can."""
         self._key = key
+        self._reach = reach
         self._nodes = nodes
         self._edges = edges
         self._slow: dict[Node, float] = {}
@@ -95,6 +103,7 @@ class Switchboard:
                 self._give_back(node, asking)
                 raise
 
+        await self._reach(tunnel)
         return await self._first(one, self.nodes_for(tunnel))
 
     def others(self, node: Node) -> bool:

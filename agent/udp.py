@@ -1,8 +1,9 @@
 """UDP, and ICMP echo in the same way: first datagram → decision → peer connection of its own → opened → datagrams.
 
 Datagrams that come before the flow is open wait here, few; what is more is dropped and counted. A flow ends when
-nothing passed for IDLE seconds; the next datagram begins another. What the origin's host answers instead of data
-(nobody listens) becomes the ICMP error that the app would have got beside it.
+nothing passed for IDLE seconds in which its connector was heard (a laptop that slept finds its flows as it left them);
+the next datagram begins another. What the origin's host answers instead of data (nobody listens) becomes the ICMP error
+that the app would have got beside it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from warren.agent.decisions import Decisions
 from warren.agent.opening import Opening, Wanted
 from warren.agent.peers import Peers
 from warren.agent.tcp import Names, Refusal
+from warren.fabric.aio.circuits import PeerPath
 from warren.fabric.core.echo import EXCEEDED, REPLY, Request, pack_request, read_answer
 from warren.fabric.core.errors import DeniedError
 from warren.fabric.core.flow import Flow
@@ -41,6 +43,8 @@ WAITING_ALL = 8 << 20
 WAITING_EACH = 64
 IDLE = 120.0
 """Seconds without a datagram either way (RFC 4787, REQ-5: not below two minutes)."""
+IDLE_ECHO = 60.0
+"""The same for ICMP (RFC 5508, REQ-2: not below one)."""
 IDLE_DNS = 15.0
 """The same for port 53, where each question has a port of its own."""
 SWEEP = 5.0
@@ -55,12 +59,15 @@ class UdpFlow:
         self.host = host
         self.address = "" if host else str(ipaddress.ip_address(key.destination))
         self.began = time.time()
-        self.used = time.monotonic()
         self.retried = False
         """The judge was asked once more."""
         self.waiting: deque[bytes] | None = deque()
         self.held = 0
         self.opening: Opening | None = None
+        self.path: PeerPath | None = None
+        """Once it is open."""
+        self.used = self.clock()
+        """When a datagram passed last."""
         self.granted: Granted | None = None
         self.task: asyncio.Task[None] | None = None
         self.origin = ""
@@ -75,10 +82,24 @@ class UdpFlow:
         port = f":{self.key.destination_port}" if self.protocol == "udp" else ""
         return f"{self.host or self.address}{port}/{self.protocol}"
 
+    def clock(self) -> float:
+        """Seconds, its connector's silences not counted."""
+        return self.path.awake() if self.path is not None else self.journey.loop.time()
+
+    @property
+    def idle(self) -> float:
+        """Seconds after which it is over."""
+        if self.protocol == "icmp":
+            return IDLE_ECHO
+        return IDLE_DNS if self.key.destination_port == 53 else IDLE
+
     # ---- peers.FlowOwner ----
 
     def opened(self, flow: Flow, address: str) -> None:
         self.origin = address
+        if self.opening is not None and self.opening.state is not None:
+            self.path = self.opening.state.path
+        self.used = self.clock()
         self.journey.opened(self)
 
     def refused(self, reason: Reason, detail: str) -> None:
@@ -92,7 +113,7 @@ class UdpFlow:
         pass
 
     def datagram(self, payload: bytes) -> None:
-        self.used = time.monotonic()
+        self.used = self.clock()
         self.received += len(payload)
         if self.protocol == "icmp":
             self.journey.echoed(self.key, payload)
@@ -127,15 +148,15 @@ class UdpJourney:
         self._touched: dict[Opening, None] = {}
         self._flushing = False
         self._held = 0
-        self._loop = asyncio.get_running_loop()
-        self._sweep = self._loop.call_later(SWEEP, self._look)
+        self.loop = asyncio.get_running_loop()
+        self._sweep = self.loop.call_later(SWEEP, self._look)
 
     def datagram(self, key: FlowKey, payload: bytes) -> None:
         """One datagram of an app's."""
         flow = self.flows.get(key) or self._new(key)
         if flow is None:
             return
-        flow.used = time.monotonic()
+        flow.used = flow.clock()
         flow.sent += len(payload)
         if flow.waiting is None:
             self._send(flow, payload)
@@ -214,7 +235,7 @@ class UdpJourney:
         self._touched[flow.opening] = None
         if not self._flushing:
             self._flushing = True
-            self._loop.call_soon(self._flush)
+            self.loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         """Once for all datagrams that were read in one go."""
@@ -245,7 +266,7 @@ class UdpJourney:
         if flow.task is not None:
             flow.task.cancel()
         opening, was_open = flow.opening, flow.waiting is None
-        flow.opening = flow.task = None  # which hold it, too
+        flow.opening = flow.task = flow.path = None  # which hold it, too
         self._let_go(flow)
         if opening is None:
             return
@@ -257,10 +278,9 @@ class UdpJourney:
         opening.flush()
 
     def _look(self) -> None:
-        self._sweep = self._loop.call_later(SWEEP, self._look)
-        now = time.monotonic()
+        self._sweep = self.loop.call_later(SWEEP, self._look)
         for flow in list(self.flows.values()):
-            if now - flow.used > (IDLE_DNS if flow.key.destination_port == 53 else IDLE):
+            if flow.clock() - flow.used > flow.idle:
                 self.end(flow)
 
     def close(self) -> None:

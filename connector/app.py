@@ -14,7 +14,7 @@ import structlog
 
 from warren.connector.config import ConnectorConfig
 from warren.connector.face import Face, check_successor, make_face
-from warren.connector.flows import Counts, Flows, elapsed
+from warren.connector.flows import Counts, Flows
 from warren.connector.gate import Gate
 from warren.connector.health import families, own_listeners_spared, ready
 from warren.connector.lease import Lease
@@ -22,6 +22,7 @@ from warren.connector.resolve import take_names_as_they_are
 from warren.fabric.aio import logs
 from warren.fabric.aio.circuits import CircuitSocket, PeerPath, Way
 from warren.fabric.aio.edges import Newest, PerEdge, serving
+from warren.fabric.aio.elapsed import elapsed
 from warren.fabric.aio.node import Node
 from warren.fabric.aio.owner import Identity
 from warren.fabric.aio.presence import Presence
@@ -269,7 +270,7 @@ class Connector:
             self._handle(door, event)
 
         path = door.path = PeerPath(door.socket, offer.circuit, offer.size, peer, handle, agent=False)
-        door.flows = Flows(peer, self.gate, self.counts, path.flush)
+        door.flows = Flows(peer, self.gate, self.counts, path.flush, path.awake)
         if self.draining:
             door.flows.drain()
         self._by_peer[door.offer.peer] = door

@@ -1,4 +1,6 @@
-"""What UDP and ICMP flows share at the connector: a socket that is watched, an end when nothing passes for too long."""
+"""What UDP and ICMP flows share at the connector: a socket that is watched, an end when nothing passes for too long.
+
+Time in which nothing is heard of the agent is not too long: it may be asleep, and finds its flows as it left them."""
 
 from __future__ import annotations
 
@@ -16,10 +18,12 @@ Drop = Literal["kernel", "queue", "malformed", "failed"]
 an error of the socket that means nothing to the app."""
 Drops = Counter[Drop]
 """How many, of all flows of one protocol."""
+LOOKS = 1.0
+"""Seconds between two looks, at least: a clock that stands still is looked at in vain."""
 
 
 class DatagramFlow:
-    """Owns the socket until the flow ends. `idle`: seconds without a datagram either way."""
+    """Owns the socket until the flow ends. `idle`: seconds without a datagram either way, by `clock`."""
 
     def __init__(
         self,
@@ -30,6 +34,7 @@ class DatagramFlow:
         flush: Callable[[], None],
         done: Callable[[Flow], None],
         drops: Drops,
+        clock: Callable[[], float],
     ) -> None:
         self._peer = peer
         self._flow = flow
@@ -39,7 +44,8 @@ class DatagramFlow:
         self._done = done
         self._loop = asyncio.get_running_loop()
         self._drops = drops
-        self._used = self._loop.time()
+        self._clock = clock
+        self._used = clock()
         self._loop.add_reader(sock.fileno(), self._readable)
         self._timer = self._loop.call_later(idle, self._look)
 
@@ -61,12 +67,12 @@ class DatagramFlow:
             self.close()
 
     def _look(self) -> None:
-        left = self._used + self._idle - self._loop.time()
+        left = self._used + self._idle - self._clock()
         if left <= 0:
             self.close()
             self._flush()
         else:
-            self._timer = self._loop.call_later(left, self._look)
+            self._timer = self._loop.call_later(max(left, LOOKS), self._look)
 
     def hurry(self, idle: float) -> None:
         """From now on it ends after so many seconds without a datagram, if that is sooner."""

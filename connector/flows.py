@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from collections.abc import Callable
 
 import structlog
@@ -17,6 +16,7 @@ from warren.connector.icmp import EchoFlow
 from warren.connector.nameservers import Nameservers
 from warren.connector.revocations import Standing
 from warren.connector.udp import UdpFlow
+from warren.fabric.aio.elapsed import elapsed
 from warren.fabric.aio.pump import Pump
 from warren.fabric.core import dnswire
 from warren.fabric.core.connector_peer import ConnectorPeer
@@ -44,11 +44,6 @@ RESTS = 30.0
 """Seconds without a datagram after which a flow counts as ended while the connector drains: as most NATs have it."""
 
 
-def elapsed() -> float:
-    """Seconds that grants are judged by: they go on in suspend."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
 class Counts:
     """What the peer connections of a connector share: what was opened and refused, for health and metrics."""
 
@@ -68,13 +63,22 @@ class Counts:
 
 
 class Flows:
-    """The flows of one peer connection. `flush`: drain and transmit, after something was done to the peer."""
+    """The flows of one peer connection. `flush`: drain and transmit, after something was done to the peer. `clock`:
+    what idle times are told by, in seconds."""
 
-    def __init__(self, peer: ConnectorPeer, gate: Gate, counts: Counts, flush: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        peer: ConnectorPeer,
+        gate: Gate,
+        counts: Counts,
+        flush: Callable[[], None],
+        clock: Callable[[], float],
+    ) -> None:
         self._peer = peer
         self._gate = gate
         self._counts = counts
         self._flush = flush
+        self._clock = clock
         self._dials: dict[Flow, asyncio.Task[None]] = {}
         self._standing: dict[Flow, Standing] = {}
         self._questions: set[asyncio.Task[None]] = set()
@@ -177,11 +181,11 @@ class Flows:
         """UDP and ICMP have nobody to wait for. Raises DeniedError."""
         if self._peer.closed or flow.id not in self._peer.flows:
             return
-        drops = self._counts.dropped[message.protocol]
+        shared = self._flush, self._done, self._counts.dropped[message.protocol], self._clock
         if message.protocol == "udp":
-            flow.owner = UdpFlow(self._peer, flow, address, message.port, self._flush, self._done, drops)
+            flow.owner = UdpFlow(self._peer, flow, address, message.port, *shared)
         else:
-            flow.owner = EchoFlow(self._peer, flow, address, self._flush, self._done, drops)
+            flow.owner = EchoFlow(self._peer, flow, address, *shared)
         if self._draining:
             flow.owner.hurry(RESTS)
         self._counts.open += 1

@@ -23,8 +23,8 @@ from warren.fabric.core.flow import Flow
 from warren.fabric.core.reasons import Reason
 
 BURST = 32
-IDLE = 60.0
-"""Seconds without an echo either way."""
+IDLE = 120.0
+"""Seconds without an echo either way: longer than the agent waits, who ends flows as a rule."""
 LONGEST = 65_535
 IP_RECVERR, IPV6_RECVERR = 11, 25
 MSG_ERRQUEUE = 0x2000
@@ -83,6 +83,7 @@ class EchoFlow(DatagramFlow):
         flush: Callable[[], None],
         done: Callable[[Flow], None],
         drops: Drops,
+        clock: Callable[[], float],
     ) -> None:
         """Raises DeniedError if neither kind of socket can be had."""
         self._kind = _V6 if ":" in address else _V4
@@ -91,7 +92,7 @@ class EchoFlow(DatagramFlow):
         self._origin = socket.inet_pton(self._kind.family, address.partition("%")[0])
         self._ident = int.from_bytes(os.urandom(2), "big")
         self._hops = 0
-        super().__init__(peer, flow, sock, IDLE, flush, done, drops)
+        super().__init__(peer, flow, sock, IDLE, flush, done, drops, clock)
 
     def send(self, payload: bytes) -> None:
         """An echo request of the app's."""
@@ -99,7 +100,7 @@ class EchoFlow(DatagramFlow):
         if request is None or self._socket.fileno() < 0:
             self._drops["malformed"] += request is None
             return
-        self._used = self._loop.time()
+        self._used = self._clock()
         message = _ICMP.pack(self._kind.echo, 0, 0, self._ident, request.sequence) + request.data
         if self._raw and self._kind is _V4:
             total = checksum(message)
@@ -156,7 +157,7 @@ class EchoFlow(DatagramFlow):
                 self._answer(Answer(error.kind, error.code, sequence, error.source, b""))
 
     def _answer(self, answer: Answer) -> None:
-        self._used = self._loop.time()
+        self._used = self._clock()
         self._pass_on(pack_answer(answer))
 
 

@@ -43,15 +43,16 @@ class UdpFlow(DatagramFlow):
         flush: Callable[[], None],
         done: Callable[[Flow], None],
         drops: Drops,
+        clock: Callable[[], float],
     ) -> None:
         """Raises DeniedError if no socket can be had."""
-        super().__init__(peer, flow, _connected(address, port), IDLE, flush, done, drops)
+        super().__init__(peer, flow, _connected(address, port), IDLE, flush, done, drops, clock)
 
     def send(self, payload: bytes) -> None:
         """A datagram of the app's."""
         if self._socket.fileno() < 0:
             return
-        self._used = self._loop.time()
+        self._used = self._clock()
         try:
             self._socket.send(payload)
         except (BlockingIOError, InterruptedError):
@@ -68,7 +69,7 @@ class UdpFlow(DatagramFlow):
             except OSError as error:
                 self._failed(error)
                 break
-            self._used = self._loop.time()
+            self._used = self._clock()
             self._pass_on(data)
         self._flush()
 

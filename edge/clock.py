@@ -9,10 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-
-def elapsed() -> float:
-    """Seconds of CLOCK_BOOTTIME, which goes on while the host is suspended, and which nobody sets."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+from warren.fabric.aio.elapsed import elapsed
 
 
 class SteadyClock:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from warren.agent.attachments import Attachments
+from warren.agent.config import HOLD
 from warren.agent.peers import Peers
 from warren.agent.standby import Standbys
 from warren.agent.switchboard import Switchboard
@@ -56,7 +58,9 @@ class Told:
 class AgentSide(Told):
     """Put together as `agent.app.Agent` does it."""
 
-    def __init__(self, network: bytes, edges: EdgeList, key: Ed25519PrivateKey, engine: Engine) -> None:
+    def __init__(
+        self, network: bytes, edges: EdgeList, key: Ed25519PrivateKey, engine: Engine, hold: float = HOLD
+    ) -> None:
         """`network`: DER of the network certificate. `key`: the device's."""
 
         def sign(label: bytes, challenge: bytes, leaf: bytes) -> bytes:
@@ -64,13 +68,31 @@ class AgentSide(Told):
 
         public = keys.public(key)
         identity = Identity("agent", public, sign, network)
-        self.nodes = [Node(engine, identity, edge, self) for edge in edges.edges]
-        self.switchboard = Switchboard("agent", lambda: self.nodes, lambda: edges)
+        self.attachments = Attachments(
+            "agent",
+            edges,
+            lambda edge: Node(engine, identity, edge, self),
+            self._leaving,
+            lambda: (state.tunnel for state in self.peers.states()),
+        )
+        self.switchboard = Switchboard("agent", lambda: self.nodes, lambda: edges, self.attachments.reach)
         board = self.switchboard
-        self.peers = Peers(engine, network, lambda c, leaf: (public, sign(PEER_LABEL, c, leaf)), board.for_tunnel)
+        self.peers = Peers(engine, network, lambda c, leaf: (public, sign(PEER_LABEL, c, leaf)), board.for_tunnel, hold)
         self.standbys = Standbys(self.peers, board.nodes_for)
 
+    @property
+    def nodes(self) -> list[Node]:  # type: ignore[override]
+        return self.attachments.nodes
+
+    def start(self) -> None:
+        self.attachments.start()
+        self.standbys.start()
+
     # ---- what nodes tell ----
+
+    def _leaving(self, node: Node) -> None:
+        for circuit_socket in node.sockets:
+            self.peers.renew(circuit_socket)
 
     def disconnected(self, reason: Reason, detail: str) -> None:
         if reason is Reason.DEVICE_UNKNOWN:

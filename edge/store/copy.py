@@ -15,9 +15,9 @@ from pathlib import Path
 import msgspec
 
 from warren.dnsfilter.policies import Revision
-from warren.edge.clock import elapsed
 from warren.edge.store.records import Device, Route, Tombstone, Tunnel
 from warren.edge.store.snapshot import Snapshot, build
+from warren.fabric.aio.elapsed import elapsed
 from warren.fabric.identity.files import write_private
 
 FILE = "store.copy"

@@ -12,10 +12,10 @@ from collections.abc import Callable
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from warren.edge.clock import elapsed
 from warren.edge.store.copy import WRITE_EVERY, WRITE_SHARE, StoreCopy
 from warren.edge.store.errors import cause_of
 from warren.edge.store.repository import Repository
+from warren.fabric.aio.elapsed import elapsed
 from warren.fabric.core.errors import ConfigError
 
 LOOK_EVERY = 0.25

@@ -31,6 +31,9 @@ BLACK_HOLE = 6
 """Large packets lost with none acknowledged since: the path takes less than it did."""
 QUIET = 1.0
 """Seconds without anything from the switch, after which what comes is news: the way works."""
+SILENT = 30.0
+"""Seconds without anything that authenticates after which the other end of a peer connection counts as silent: each
+asks every 20 s whether the other is there. Flows that rest do not age meanwhile."""
 RUNS = 64
 """Runs of one header that are looked at in one buffer: as many as the kernel joins segments; the rest is dropped."""
 
@@ -309,8 +312,10 @@ class PeerPath:
     ) -> None:
         """`handle`: called with every event of the peer connection. `agent`: this is the end that leads."""
         self.peer = peer
-        self.heard = 0.0
+        self.heard = asyncio.get_running_loop().time()
         """When something authenticated came last, by the loop's clock."""
+        self._silence = 0.0
+        """Seconds of all silences together."""
         self.away: set[bytes] = set()
         """Circuits whose other end the switch has lost, as far as nothing came by them since."""
         self._handle = handle
@@ -399,12 +404,21 @@ class PeerPath:
         received = self.drive.receive(buffer, stride, header)
         if received.authenticated:
             now, way = self._loop.time(), self._ways[header]
+            if now - self.heard > SILENT:
+                self._silence += now - self.heard
             self.heard = now
             self.away.discard(way.circuit)
             self._paths.handle_received(header, received, now)
             if way.socket.slot is not None:
                 way.socket.slot.authenticated(now, -(-len(buffer) // stride) if stride else 1)
         return list(received.foreign)
+
+    def awake(self) -> float:
+        """Seconds, by a clock that does not count the time in which the other end is silent, whichever of the two
+        stands still, or the way between them is dark: idle times of flows are told by it."""
+        now = self._loop.time()
+        gap = now - self.heard
+        return now - self._silence - (gap if gap > SILENT else 0.0)
 
     def flush(self) -> None:
         if self.drive.closed:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Generic, Protocol, TypeVar
 
 import structlog
 
@@ -65,44 +65,42 @@ class PerEdge(Generic[T]):
         self._make = make
         self._leaving = leaving
         self.all = [make(edge) for edge in edges.edges]
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._old: list[T] = []
+        self._old: dict[T, asyncio.TimerHandle] = {}
+        """Those that end soon."""
+        self._closing: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         for one in self.all:
             one.start()
 
     def follow(self, edges: EdgeList) -> None:
-        """The list has changed: those whose edge is the same stay as they are."""
-        known = {one.edge: one for one in self.all}
-        fresh = [edge for edge in edges.edges if edge not in known]
-        made = {edge: self._make(edge) for edge in fresh}
-        gone = [one for edge, one in known.items() if edge not in edges.edges]
+        """The list has changed: those whose edge is the same stay as they are; one that was to end is taken back."""
+        known = {one.edge: one for one in [*self._old, *self.all]}
+        made = {edge: self._make(edge) for edge in edges.edges if edge not in known}
+        gone = [one for one in self.all if one.edge not in edges.edges]
         self.all = [known.get(edge) or made[edge] for edge in edges.edges]
+        for one in self.all:
+            if (ending := self._old.pop(one, None)) is not None:
+                ending.cancel()
         for one in made.values():
             one.start()
         for one in gone:
-            self._old.append(one)
+            self._old[one] = asyncio.get_running_loop().call_later(LINGER, self._end, one)
             self._leaving(one)
-            self._spawn(self._end(one))
 
-    async def _end(self, one: T) -> None:
-        await asyncio.sleep(LINGER)
-        self._old.remove(one)
-        await one.close()
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _end(self, one: T) -> None:
+        del self._old[one]
+        task = asyncio.create_task(one.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     async def close(self) -> None:
         """Ends all of them."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for ending in self._old.values():
+            ending.cancel()
         for one in [*self.all, *self._old]:
             await one.close()
+        await asyncio.gather(*self._closing, return_exceptions=True)
 
 
 def rendezvous(key: str, edges: Iterable[T]) -> list[T]:
@@ -110,11 +108,15 @@ def rendezvous(key: str, edges: Iterable[T]) -> list[T]:
     return sorted(edges, key=lambda one: _weight(key, one.edge), reverse=True)
 
 
+def in_order(key: str, edges: Iterable[Edge]) -> list[Edge]:
+    """The same, of edges."""
+    return sorted(edges, key=lambda edge: _weight(key, edge), reverse=True)
+
+
 def serving(tunnel: str, edges: EdgeList) -> EdgeList:
     """The edges that a tunnel's connectors attach to, in the tunnel's order: the same at every node. When the list
     changes by one edge, so does this one at most."""
-    ordered = sorted(edges.edges, key=lambda edge: _weight(tunnel, edge), reverse=True)
-    return EdgeList(edges.revision, tuple(ordered[:ATTACHED]))
+    return EdgeList(edges.revision, tuple(in_order(tunnel, edges.edges)[:ATTACHED]))
 
 
 def _weight(key: str, edge: Edge) -> bytes:

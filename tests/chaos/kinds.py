@@ -45,14 +45,14 @@ Act = Callable[[World, Pace, random.Random], None]
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """`act` returns when it is over. `lost`: the flows that the failure table lets end. `full`: in long runs only.
-    `alone`: one edge runs, the other has been stopped."""
+    """`act` returns when it is over. `lost`: the flows that the failure table lets end. `long`: takes a minute or
+    more. `alone`: one edge runs, the other has been stopped."""
 
     name: str
     title: str
     act: Act
     lost: Loss = "none"
-    full: bool = False
+    long: bool = False
     alone: bool = False
 
     @property
@@ -192,10 +192,10 @@ KINDS = {
         Kind("address", "another address of the laptop", address_changed),
         Kind("rebinding", "NAT rebinds again and again", nat_rebound),
         Kind("cut", "link cut for ten seconds", cut),
-        Kind("long-cut", "link cut for a minute", long_cut, full=True),
+        Kind("long-cut", "link cut for a minute", long_cut, long=True),
         Kind("loss", "30 % of all packets lost", lossy),
         Kind("narrow", "path MTU 1280, ICMP filtered", narrowed),
-        Kind("suspended", "laptop suspended, then awake", suspended, full=True),
+        Kind("suspended", "laptop suspended, then awake", suspended, long=True),
         Kind("far", "round trip of 750 ms", far_away),
     )
 }

@@ -17,10 +17,11 @@ IDLE_WITHIN = 10.0
 
 
 def order(seed: int, kinds: Sequence[str]) -> Iterator[tuple[Kind, random.Random]]:
-    """Without end: every kind once, mixed, then all again; each with its own source of chance."""
+    """Without end, in rounds: every kind once, mixed, the long ones last, so that time ends before those; each event
+    with its own source of chance."""
     draw = random.Random(seed)
     while True:
-        for name in draw.sample(kinds, len(kinds)):
+        for name in sorted(draw.sample(kinds, len(kinds)), key=lambda name: KINDS[name].long):
             yield KINDS[name], random.Random(draw.randrange(1 << 32))
 
 
@@ -38,8 +39,7 @@ def event(world: World, kind: Kind, pace: Pace, draw: random.Random) -> dict[str
     tracks = [*(app.track for app in world.apps), world.idle.track]
     said = {track.name: track.says(window) for track in tracks}
     for name, its in said.items():
-        allowed = sum(one in gone for one in ways.get(name, [])) if kind.lost == "of the connector" else 0
-        its["may_lose"] = allowed
+        its["may_lose"] = may_lose(world, name, ways, gone) if kind.lost == "of the connector" else 0
     return {
         "kind": kind.name,
         "lasted": round(back - begin, 3),
@@ -49,6 +49,13 @@ def event(world: World, kind: Kind, pace: Pace, draw: random.Random) -> dict[str
         "gone": sorted(gone),
         "apps": said,
     }
+
+
+def may_lose(world: World, name: str, ways: dict[str, list[str]], gone: set[str]) -> int:
+    """Flows of an app that ended with their connector. A copy lasts for seconds: the one that was lost may have begun
+    after the look at the ways."""
+    with_it = sum(one in gone for one in ways.get(name, []))
+    return max(with_it, 1) if gone and name == world.copies.name else with_it
 
 
 def recover(world: World, back: float, pace: Pace) -> list[str]:

@@ -19,8 +19,9 @@ CONNECTORS = ("connector", "connector-2")
 LINE = "home-line"
 """The network that gets worse: the laptop's way to the internet."""
 ADDRESSES = ("192.168.77.10/24", "192.168.77.23/24")
-WHOLE_WITHIN = 45.0
-BALANCED_WITHIN = 20.0
+WHOLE_WITHIN = 90.0
+UNBALANCED, BALANCED_WITHIN = 10.0, 60.0
+"""Seconds after which idle flows are opened anew, all of them, and until both connectors have some."""
 
 
 class World:
@@ -101,7 +102,7 @@ class World:
 
         def shared() -> bool:
             self.idle.fill(self.both_carry)
-            if not self.both_carry() and time.monotonic() - began > BALANCED_WITHIN / 2:
+            if not self.both_carry() and time.monotonic() - began > UNBALANCED:
                 self.idle.close()
             return self.both_carry()
 

@@ -22,7 +22,7 @@ MIB = 1 << 20
 STANDS_STILL = 1.0
 ELSEWHERE = {"connector-frozen", "edge-frozen", "edge-cut"}
 """In thread/test_replicas.py and test_two_edges.py."""
-BRIEFLY = [name for name, kind in KINDS.items() if not kind.full and name not in ELSEWHERE]
+BRIEFLY = [name for name, kind in KINDS.items() if not kind.long and name not in ELSEWHERE]
 
 
 @pytest.fixture(scope="module")

@@ -45,15 +45,19 @@ def test_what_is_dropped_is_counted() -> None:
             origin.bind(("127.0.0.1", 0))
             origin.settimeout(10)
             datagrams: Any = peer
+
+            def shared(protocol: str) -> Any:
+                return nothing, nothing, counts.dropped[protocol], asyncio.get_running_loop().time
+
             port = origin.getsockname()[1]
-            udp = UdpFlow(datagrams, flow, "127.0.0.1", port, nothing, nothing, counts.dropped["udp"])
+            udp = UdpFlow(datagrams, flow, "127.0.0.1", port, *shared("udp"))
             udp.send(b"question")
             answer_to = origin.recvfrom(100)[1]
             origin.sendto(b"answer", answer_to)
             async with asyncio.timeout(10):
                 await peer.refused.wait()
             udp.close()
-        echo = EchoFlow(datagrams, flow, "127.0.0.1", nothing, nothing, counts.dropped["icmp"])
+        echo = EchoFlow(datagrams, flow, "127.0.0.1", *shared("icmp"))
         echo.send(b"")
         echo.close()
         assert counts.dropped == {"udp": Counter(queue=1), "icmp": Counter(malformed=1)}

@@ -169,6 +169,34 @@ class UdpOrigin(Descriptor):
         return self._waiting.popleft()
 
 
+class EchoOrigin(Descriptor):
+    """The connector's ping socket (icmp(7)), and a host that answers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._waiting: deque[bytes] = deque(maxlen=256)
+        self.got = 0
+
+    def readable(self) -> bool:
+        return bool(self._waiting)
+
+    def writable(self) -> bool:
+        return True
+
+    def sendto(self, message: bytes, to: Any) -> None:
+        self.got += 1
+        self._waiting.append(b"\0" + message[1:])
+        self.poll()
+
+    def recvfrom(self, size: int) -> tuple[bytes, tuple[str, int]]:
+        if not self._waiting:
+            raise BlockingIOError(errno.EAGAIN, "nothing there")
+        return self._waiting.popleft(), ("10.0.0.1", 0)
+
+    def recvmsg(self, *words: Any) -> Any:
+        raise BlockingIOError(errno.EAGAIN, "no error")
+
+
 class App:
     """One flow as the agent's side sees it, and what the model knows of it. Owner of the flow (agent.peers)."""
 

@@ -24,6 +24,9 @@ LEASE = 500.0
 
 IDLE = 120.0
 """Seconds after which a connector may end a flow of datagrams that carries none: it takes 180, some of them to mend."""
+STILL = 50.0
+"""Seconds after which none is counted any more while one end stands still, or its line is dark: it takes 30 from the
+last packet, of which there is one each 20."""
 
 
 @dataclass
@@ -34,6 +37,8 @@ class Trouble:
     """By edge: how long the way through it has worked."""
     since: float | None = None
     """Since when none is fit."""
+    still: float = 0.0
+    """How long one end of it has neither heard nor said anything."""
     blamed: bool = False
     """An edge that the agent reaches has lost the connector meanwhile."""
 
@@ -52,6 +57,8 @@ class Reference:
         self.trouble = [Trouble(dict.fromkeys(range(len(world.edges)), SETTLED)) for _ in world.connectors]
         self.freed: set[App] = set()
         """Flows that were without a way for too long."""
+        self._rested: dict[App, float] = {}
+        """Flows of datagrams, and how long none has gone both ways, as far as that is counted."""
 
     # ---- time ----
 
@@ -61,11 +68,16 @@ class Reference:
             self._passes(index, trouble, seconds)
             now, host = self.world.network.now, self.world.connector_hosts[index]
             there = (app for app in self.world.apps if app.connector is not None and app.connector.host is host)
-            self.freed.update(app for app in there if trouble.too_long(app, now))
+            for app in there:
+                if trouble.too_long(app, now):
+                    self.freed.add(app)
+                counted = seconds if trouble.still <= STILL else 0.0
+                self._rested[app] = 0.0 if now - app.used <= seconds else self._rested.get(app, 0.0) + counted
 
     def _passes(self, index: int, trouble: Trouble, seconds: float) -> None:
         edges = range(len(self.world.edges))
         works = {edge: self._agent_reaches(edge) and self._connector_reaches(index, edge) for edge in edges}
+        trouble.still = trouble.still + seconds if self._still(index) else 0.0
         fit = any(works[edge] and trouble.settled[edge] >= SETTLED for edge in edges)
         for edge in edges:
             trouble.settled[edge] = trouble.settled[edge] + seconds if works[edge] else 0.0
@@ -75,6 +87,14 @@ class Reference:
         if trouble.since is None:
             trouble.since = self.world.network.now - seconds
         trouble.blamed |= any(self._agent_reaches(e) and not self._connector_reaches(index, e) for e in edges)
+
+    def _still(self, index: int) -> bool:
+        ends = (
+            (self.world.agent, self.world.agent_host),
+            (self.world.connectors[index], self.world.connector_hosts[index]),
+        )
+        frozen = any(end is not None and end[0].frozen for end, _ in ends)
+        return frozen or any(not host.up.up and not host.down.up for _, host in ends)
 
     def _agent_reaches(self, edge: int) -> bool:
         return self._reaches(self.world.agent, self.world.agent_host, edge)
@@ -94,8 +114,11 @@ class Reference:
         """Whether a reset is right, on either side."""
         origin = app.origin
         done = app.ending == "reset" or (isinstance(origin, TcpOrigin) and origin.was_reset)
-        idle = app.protocol == "udp" and self.world.network.now - app.used > IDLE
-        return done or idle or self.must_end(app) or app in self.freed
+        return done or self.rests(app) or self.must_end(app) or app in self.freed
+
+    def rests(self, app: App) -> bool:
+        """Whether it is a flow of datagrams that may be over, as none has gone by for long."""
+        return app.protocol == "udp" and self._rested.get(app, 0.0) > IDLE
 
     def must_end(self, app: App) -> bool:
         """Whether it can't live on."""

@@ -279,7 +279,8 @@ class Run:
 
     def _settled(self, app: App) -> bool:
         """It was refused, or is over on the app's side; or it may do what it likes."""
-        return app.over or self.reference.lives(app) or (app in self.reference.freed and app.flow is not None)
+        free = app in self.reference.freed or self.reference.rests(app)
+        return app.over or self.reference.lives(app) or (free and app.flow is not None)
 
     def _opens_anew(self) -> None:
         fresh = [self.world.open("tcp"), self.world.open("udp")]

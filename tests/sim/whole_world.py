@@ -21,24 +21,27 @@ from structlog.testing import capture_logs
 
 from tests.agent_side import AgentSide
 from tests.sim.network import Host, Link, Nat, Network
-from tests.sim.origins import App, TcpOrigin, UdpOrigin
+from tests.sim.origins import App, EchoOrigin, TcpOrigin, UdpOrigin
 from tests.sim.process import Process, UdpPort, running
 from tests.unit.fabric.identity.world import World as Identities
 from warren.agent import peers as agent_peers
+from warren.agent.config import HOLD
 from warren.connector import app as connector_app
 from warren.connector import flows as connector_flows
+from warren.connector import icmp as connector_icmp
 from warren.connector import udp as connector_udp
 from warren.connector.app import Connector
 from warren.connector.config import ConnectorConfig
 from warren.connector.gate import Ceiling
+from warren.connector.revocations import LEASE
 from warren.edge import app as edge_app
-from warren.edge import clock as edge_clock
 from warren.edge.app import Edge as EdgeProgram
 from warren.edge.config import EdgeConfig
 from warren.edge.judge import sessions as edge_sessions
 from warren.edge.state import Credentials
 from warren.edge.store import snapshot
 from warren.edge.store.records import Change, Device, Route, Tombstone, Tunnel
+from warren.fabric.aio import elapsed as elapsed_module
 from warren.fabric.aio import node as node_module
 from warren.fabric.aio import udp as udp_module
 from warren.fabric.core.messages.peer import Open
@@ -170,6 +173,10 @@ class Whole:
         self.agent: tuple[Process, AgentSide] | None = None
         self.processes: list[Process] = []
         self.apps: list[App] = []
+        self.origins: list[UdpOrigin | EchoOrigin] = []
+        """Connectors' sockets of datagram flows that are nobody's of `apps`."""
+        self.hold, self.lease = HOLD, LEASE
+        """Seconds: the agent's and the connectors'."""
         self.logs: list[Any] = []
         self._moves = 0
 
@@ -203,7 +210,7 @@ class Whole:
     def start_connector(self, index: int) -> None:
         def start(process: Process) -> None:
             ceiling = Ceiling.parse([PREFIX])
-            config = ConnectorConfig(ceiling=ceiling, engine=self.engine_name)
+            config = ConnectorConfig(ceiling=ceiling, engine=self.engine_name, lease=self.lease)
             program = Connector(config, str(self.made.token()))
             self.connectors[index] = process, program
             program.start()
@@ -223,7 +230,7 @@ class Whole:
 
     def start_agent(self) -> None:
         def start(process: Process) -> None:
-            side = AgentSide(self.made.network, self.listed, DEVICE, engine(self.engine_name))
+            side = AgentSide(self.made.network, self.listed, DEVICE, engine(self.engine_name), self.hold)
             self.agent = process, side
             side.start()
 
@@ -291,10 +298,16 @@ class Whole:
 
     def dialled(self, port: int) -> Any:
         """A connector's socket to the origin of a flow."""
+        if port < FIRST_PORT:
+            return self._socket(UdpOrigin())
         app, here = self.apps[port - FIRST_PORT], running()
         boot = next(found[1]._face.identity.boot for found in self.connectors if found and found[0] is here)
         origin = TcpOrigin() if app.protocol == "tcp" else UdpOrigin()
         app.dials[boot] = here, origin
+        return origin
+
+    def _socket(self, origin: Any) -> Any:
+        self.origins.append(origin)
         return origin
 
     def faults(self) -> list[str]:
@@ -335,7 +348,7 @@ def simulated(world: Whole, seed: int) -> Iterator[None]:
 
     with ExitStack() as stack:
         world.logs = stack.enter_context(capture_logs())
-        for module in (agent_peers, connector_flows, edge_app, edge_clock, edge_sessions):
+        for module in (agent_peers, edge_app, edge_sessions, elapsed_module):
             stack.enter_context(patch.object(module, "time", clock))
         stack.enter_context(patch.object(edge_app, "SteadyClock", lambda: clock.time))
         for module in (udp_module, edge_app):
@@ -345,6 +358,7 @@ def simulated(world: Whole, seed: int) -> Iterator[None]:
         stack.enter_context(patch.object(connector_app, "Presence", Presence))
         stack.enter_context(patch.object(connector_flows, "dial", dial))
         stack.enter_context(patch.object(connector_udp, "_connected", lambda address, port: world.dialled(port)))
+        stack.enter_context(patch.object(connector_icmp, "_open", lambda kind: (world._socket(EchoOrigin()), False)))
         try:
             yield
         finally:

@@ -18,6 +18,10 @@ from warren.fabric.identity.statements import Edge, EdgeList
 pytestmark = pytest.mark.anyio
 
 
+async def reach(tunnel: str) -> None:
+    """It is attached to every edge."""
+
+
 class FakeNode:
     """Answers with its name once it may."""
 
@@ -63,7 +67,9 @@ async def nodes() -> list[FakeNode]:
 @pytest.fixture
 async def board(nodes: list[FakeNode], monkeypatch: pytest.MonkeyPatch) -> Switchboard:
     monkeypatch.setattr(switchboard, "HEDGE", 0.01)
-    return Switchboard("device", lambda: cast(list[Node], nodes), lambda: EdgeList(1, tuple(n.edge for n in nodes)))
+    return Switchboard(
+        "device", lambda: cast(list[Node], nodes), lambda: EdgeList(1, tuple(n.edge for n in nodes)), reach
+    )
 
 
 async def decided(board: Switchboard) -> str:
@@ -147,7 +153,7 @@ async def test_circuits_are_asked_for_where_the_tunnels_connectors_are() -> None
     nodes = cast(list[Node], [FakeNode(name) for name in "abcdef"])
     edges = EdgeList(1, tuple(node.edge for node in nodes))
     there = set(serving("office", edges).edges)
-    boards = [Switchboard(f"device{number}", lambda: nodes, lambda: edges) for number in range(20)]
+    boards = [Switchboard(f"device{number}", lambda: nodes, lambda: edges, reach) for number in range(20)]
     orders = [[node.edge for node in board.nodes_for("office")] for board in boards]
     assert all(set(order[: len(there)]) == there and len(order) == len(nodes) for order in orders)
     assert len({order[0] for order in orders}) == len(there)

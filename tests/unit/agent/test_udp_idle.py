@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from warren.agent.capture.headers import FlowKey
-from warren.agent.udp import IDLE, IDLE_DNS, UdpFlow, UdpJourney
-
-UDP = 17
+from warren.agent.capture.headers import PROTOCOL_ICMP, PROTOCOL_UDP, FlowKey
+from warren.agent.udp import IDLE, IDLE_DNS, IDLE_ECHO, UdpFlow, UdpJourney
 
 
 class Nothing:
@@ -20,51 +19,91 @@ class Nothing:
         return lambda *words, **more: None
 
 
-class Clock:
-    def __init__(self, now: float) -> None:
-        self._now = now
+class Path:
+    """Of a peer connection: what its clock says."""
 
-    def monotonic(self) -> float:
-        return self._now
+    def __init__(self) -> None:
+        self.now = 5000.0
 
-
-def flow_to(journey: UdpJourney, port: int) -> UdpFlow:
-    flow = UdpFlow(journey, FlowKey(UDP, b"\xc0\0\2\1", 4000 + port, b"\x0a\0\0\1", port), "")
-    journey.flows[flow.key] = flow
-    return flow
+    def awake(self) -> float:
+        return self.now
 
 
-def test_idle_flows_expire_and_those_of_names_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def look() -> None:
+class Hand:
+    """A journey whose flows are all open on one peer connection."""
+
+    def __init__(self) -> None:
         nothing: Any = Nothing()
-        journey = UdpJourney(nothing, nothing, nothing, nothing)
-        name, data = flow_to(journey, 53), flow_to(journey, 7)
-        now = data.used
+        self.path = Path()
+        self.journey = UdpJourney(nothing, nothing, nothing, nothing)
+
+    def flow(self, port: int, protocol: int = PROTOCOL_UDP) -> UdpFlow:
+        flow = UdpFlow(self.journey, FlowKey(protocol, b"\xc0\0\2\1", 4000 + port, b"\x0a\0\0\1", port), "")
+        opening: Any = Nothing()
+        opening.state, opening.flow = Nothing(), None
+        opening.state.path = self.path
+        flow.opening = opening
+        nothing: Any = None
+        flow.opened(nothing, "10.0.0.1")
+        self.journey.flows[flow.key] = flow
+        return flow
+
+    def left(self, now: float) -> set[UdpFlow]:
+        """Flows after a look at this time."""
+        self.path.now = 5000.0 + now
+        self.journey._look()
+        return set(self.journey.flows.values())
+
+
+@pytest.fixture
+def run() -> Callable[[Callable[[Hand], None]], None]:
+    def within(scenario: Callable[[Hand], None]) -> None:
+        async def main() -> None:
+            hand = Hand()
+            scenario(hand)
+            hand.journey.close()
+
+        asyncio.run(main())
+
+    return within
+
+
+def test_idle_flows_expire_and_those_of_names_and_echoes_sooner(run: Callable[[Callable[[Hand], None]], None]) -> None:
+    def scenario(hand: Hand) -> None:
+        name, echo, data = hand.flow(53), hand.flow(0, PROTOCOL_ICMP), hand.flow(7)
         for passed, left in (
-            (IDLE_DNS - 1, {name, data}),
-            (IDLE_DNS + 1, {data}),
+            (IDLE_DNS - 1, {name, echo, data}),
+            (IDLE_DNS + 1, {echo, data}),
+            (IDLE_ECHO - 1, {echo, data}),
+            (IDLE_ECHO + 1, {data}),
             (IDLE - 1, {data}),
             (IDLE + 1, set()),
         ):
-            monkeypatch.setattr("warren.agent.udp.time", Clock(now + passed))
-            journey._look()
-            assert set(journey.flows.values()) == left
-        journey.close()
+            assert hand.left(passed) == left
 
-    asyncio.run(look())
+    run(scenario)
 
 
-def test_an_answer_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def look() -> None:
-        nothing: Any = Nothing()
-        journey = UdpJourney(nothing, nothing, nothing, nothing)
-        flow = flow_to(journey, 7)
-        now = flow.used
-        monkeypatch.setattr("warren.agent.udp.time", Clock(now + IDLE - 1))
+def test_an_answer_keeps_it(run: Callable[[Callable[[Hand], None]], None]) -> None:
+    def scenario(hand: Hand) -> None:
+        flow = hand.flow(7)
+        hand.path.now += IDLE - 1
         flow.datagram(b"from the origin, on its own")
-        monkeypatch.setattr("warren.agent.udp.time", Clock(now + IDLE + 1))
-        journey._look()
-        assert journey.flows == {flow.key: flow}
-        journey.close()
+        assert hand.left(IDLE + 1) == {flow}
 
-    asyncio.run(look())
+    run(scenario)
+
+
+def test_it_ages_by_its_connections_clock_once_it_is_open(run: Callable[[Callable[[Hand], None]], None]) -> None:
+    """However long that has stood still before: the loop's clock has gone on."""
+
+    def scenario(hand: Hand) -> None:
+        hand.path.now = -1e6
+        flow = hand.flow(7)
+        hand.journey._look()
+        assert hand.journey.flows == {flow.key: flow}
+        hand.path.now += IDLE + 1
+        hand.journey._look()
+        assert not hand.journey.flows and flow.path is None
+
+    run(scenario)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 from xml.etree import ElementTree
 
+import pytest
+
+from tests.chaos.__main__ import options
 from tests.chaos.apps import BLOCK, piece
 from tests.chaos.kinds import KINDS
 from tests.chaos.report import page, percentile, picture, targets
@@ -57,7 +60,17 @@ def test_a_seed_repeats_the_order() -> None:
         return [next(events)[0].name for _ in range(2 * len(KINDS))]
 
     assert names(1) == names(1) != names(2)
-    assert sorted(names(1)[: len(KINDS)]) == sorted(KINDS)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_every_kind_comes_once_before_any_comes_again_and_long_ones_last(seed: int) -> None:
+    asked = options(["--seed", str(seed)])
+    assert asked.minutes == 10.0 and asked.kinds == list(KINDS)
+    events = order(seed, asked.kinds)
+    for _ in range(3):
+        drawn = [next(events)[0] for _ in KINDS]
+        assert sorted(kind.name for kind in drawn) == sorted(KINDS)
+        assert [kind.long for kind in drawn] == sorted(kind.long for kind in KINDS.values())
 
 
 def test_pieces_are_of_one_endless_pattern() -> None:

@@ -7,10 +7,10 @@ import stat
 from pathlib import Path
 
 from warren.dnsfilter.policies import Revision
-from warren.edge.clock import elapsed
 from warren.edge.store.copy import StoreCopy
 from warren.edge.store.records import Device, Route, Tombstone, Tunnel
 from warren.edge.store.snapshot import build
+from warren.fabric.aio.elapsed import elapsed
 
 TUNNEL = Tunnel("t" * 20, "office", b"authority", b"statement", 2, 10, 3, b"former", 99)
 ROUTE = Route("r" * 20, "resolver", "corp.example", TUNNEL.id, "default", "", 11, 4, ("10.0.0.53:53",))

@@ -76,3 +76,19 @@ def test_a_tunnel_is_served_by_some_edges_and_one_more_or_less_moves_one() -> No
         after = serving("office", EdgeList(2, tuple(one for one in edges if one != edge))).edges
         assert len(set(before) - set(after)) == (edge in before)
     assert len({edge for number in range(50) for edge in serving(str(number), EdgeList(1, edges)).edges}) == len(edges)
+
+
+async def test_one_that_was_to_end_is_taken_back() -> None:
+    made = list[One]()
+
+    def make(edge: Edge) -> One:
+        made.append(One(edge))
+        return made[-1]
+
+    both, first = EdgeList(1, (FIRST, SECOND)), EdgeList(2, (FIRST,))
+    nodes = PerEdge(make, both)
+    nodes.start()
+    nodes.follow(first)
+    nodes.follow(both)
+    assert len(made) == 2 and [one.edge for one in nodes.all] == [FIRST, SECOND] and not nodes._old
+    await nodes.close()
