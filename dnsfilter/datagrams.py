@@ -7,8 +7,12 @@ and writes is laid out once: room for datagrams, for the addresses that they cam
 from __future__ import annotations
 
 import ctypes
+import itertools
 import socket
+import struct
 import sys
+from array import array
+from collections.abc import Callable, Sequence
 from typing import Final
 
 _LIBC: Final = ctypes.CDLL(None)
@@ -48,6 +52,12 @@ _NAME: Final = ctypes.sizeof(_Message) // ctypes.sizeof(ctypes.c_size_t)
 """Words from one message's `name`, its first, to the next one's."""
 _RECEIVED, _RECEIVED_STEP = _Message.received.offset // 4, ctypes.sizeof(_Message) // 4
 
+_FAMILIES: Final = {socket.AF_INET: (16, struct.Struct("4x4s8x")), socket.AF_INET6: (28, struct.Struct("8x20s"))}
+"""Bytes of struct sockaddr_in and sockaddr_in6, and what of them is the host: for IPv6 with its scope."""
+
+ID: Final = 2
+Datagram = tuple[bytes, bytes]
+"""Its first `ID` bytes, and the others."""
 Source = tuple[str, int] | tuple[str, int, int, int]
 """An address as `socket.sendto` takes it."""
 
@@ -59,33 +69,34 @@ class Datagrams:
         """`count` datagrams at once, the first `room` bytes of each; answers of at most `answer_room` bytes."""
         self._fd = bound.fileno()
         self._family = bound.family
-        self._count, self._room, self.answer_room = count, room, answer_room
-        self._name_size = 16 if bound.family == socket.AF_INET else 28  # struct sockaddr_in, sockaddr_in6
+        self._count, self.answer_room = count, answer_room
+        self._cuts = _Cuts()
+        self._name_size, self._host = _FAMILIES[bound.family]
         self._names = bytearray(count * self._name_size)
-        self._names_at = _place(self._names)
+        self._names_seen = memoryview(self._names)
         self._in, self._out = bytearray(count * room), bytearray(count * answer_room)
-        self._in_messages, in_parts = self._laid_out(self._in, room)
-        self._out_messages, self._out_parts = self._laid_out(self._out, answer_room)
-        self._kept = in_parts  # the kernel's, by address
+        names_at, in_at, self._out_place = map(_place, (self._names, self._in, self._out))
+        self._name_places = range(names_at, names_at + len(self._names), self._name_size)
+        self._in_places = range(0, len(self._in), room)
+        self._in_messages, self._in_parts = self._laid_out(in_at, room)
+        self._out_messages, out_parts = self._laid_out(self._out_place, answer_room)
         self._in_at = ctypes.addressof(self._in_messages)
         self._out_at = ctypes.addressof(self._out_messages)
         self._received = memoryview(self._in_messages).cast("B").cast("I")
         self._to = memoryview(self._out_messages).cast("B").cast("L")
-        self._lengths = memoryview(self._out_parts).cast("B").cast("L")
-        self._waiting = 0
+        self._parts = memoryview(out_parts).cast("B").cast("L")
+        self._waiting = self._filled = 0
 
-    def receive(self) -> list[bytes]:
+    def receive(self) -> list[Datagram]:
         """What has come, at most `count`; empty: nothing, or an ICMP error about an earlier answer."""
-        got = _RECEIVE(self._fd, self._in_at, self._count, socket.MSG_DONTWAIT, None)
-        data, room, sizes = self._in, self._room, self._received
-        return [
-            bytes(data[at * room : at * room + sizes[at * _RECEIVED_STEP + _RECEIVED]]) for at in range(max(got, 0))
-        ]
+        got = max(_RECEIVE(self._fd, self._in_at, self._count, socket.MSG_DONTWAIT, None), 0)
+        data, cuts = self._in, self._cuts
+        sizes = self._received[_RECEIVED : got * _RECEIVED_STEP : _RECEIVED_STEP].tolist()
+        return [cuts[size](data, at) for size, at in zip(sizes, self._in_places, strict=False)]
 
-    def host(self, number: int) -> bytes:
-        """The address of the host that the datagram of that number came from: the same bytes for the same host."""
-        at = number * self._name_size
-        return bytes(self._names[at + 4 : at + 8] if self._name_size == 16 else self._names[at + 8 : at + 28])
+    def hosts(self, count: int) -> list[bytes]:
+        """The hosts that the first so many came from: the same bytes for the same host."""
+        return [host for (host,) in self._host.iter_unpack(self._names_seen[: count * self._name_size])]
 
     def source(self, number: int) -> Source:
         """Where it came from, for an answer that is not sent with the others."""
@@ -96,18 +107,22 @@ class Datagrams:
         scope = int.from_bytes(name[24:28], sys.byteorder)
         return socket.inet_ntop(self._family, name[8:24]), port, 0, scope
 
-    def answer(self, number: int, message: bytes) -> None:
-        """Have it sent, with the others, to where the datagram of that number came from; one answer each."""
-        waiting, size = self._waiting, len(message)
-        at = waiting * self.answer_room
-        self._out[at : at + size] = message
-        self._lengths[2 * waiting + 1] = size
-        self._to[waiting * _NAME] = self._names_at + number * self._name_size
-        self._waiting = waiting + 1
+    def answer(self, numbers: Sequence[int], sizes: Sequence[int], answers: bytes) -> None:
+        """Have them sent, with others, to where the datagrams of those numbers came from; one answer each.
+
+        `answers`: one behind the other, each of as many bytes as `sizes` says.
+        """
+        first, start = self._waiting, self._filled
+        self._waiting, self._filled = end, _ = first + len(numbers), start + len(answers)
+        self._out[start : start + len(answers)] = answers
+        places = itertools.accumulate(sizes[:-1], initial=self._out_place + start)
+        self._parts[2 * first : 2 * end : 2] = array("L", places)
+        self._parts[2 * first + 1 : 2 * end : 2] = array("L", sizes)
+        self._to[first * _NAME : end * _NAME : _NAME] = array("L", map(self._name_places.__getitem__, numbers))
 
     def send(self) -> int:
         """Send them; how many the socket did not take."""
-        at, waiting, unsent, self._waiting = 0, self._waiting, 0, 0
+        at, waiting, unsent, self._waiting, self._filled = 0, self._waiting, 0, 0, 0
         while at < waiting:
             address = self._out_at + at * ctypes.sizeof(_Message)
             sent = _SEND(self._fd, address, waiting - at, socket.MSG_DONTWAIT)
@@ -116,15 +131,24 @@ class Datagrams:
             at += sent
         return unsent
 
-    def _laid_out(self, data: bytearray, room: int) -> tuple[ctypes.Array[_Message], ctypes.Array[_Part]]:
+    def _laid_out(self, data_at: int, room: int) -> tuple[ctypes.Array[_Message], ctypes.Array[_Part]]:
         messages, parts = (_Message * self._count)(), (_Part * self._count)()
-        data_at, parts_at = _place(data), ctypes.addressof(parts)
+        parts_at = ctypes.addressof(parts)
         for number in range(self._count):
             parts[number].base, parts[number].length = data_at + number * room, room
             message = messages[number].header
-            message.name, message.name_length = self._names_at + number * self._name_size, self._name_size
+            message.name, message.name_length = self._name_places[number], self._name_size
             message.parts, message.parts_count = parts_at + number * ctypes.sizeof(_Part), 1
         return messages, parts
+
+
+class _Cuts(dict[int, Callable[[bytearray, int], Datagram]]):
+    """By size of a datagram what cuts it out of the buffer, from an offset on: one call for both parts."""
+
+    def __missing__(self, size: int) -> Callable[[bytearray, int], Datagram]:
+        cut = struct.Struct(f"{min(size, ID)}s{max(size - ID, 0)}s").unpack_from
+        self[size] = cut
+        return cut
 
 
 def _place(data: bytearray) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final, Literal
 
 from warren.dnsfilter.clients import ClientBook
-from warren.dnsfilter.core.alike import Alike
+from warren.dnsfilter.core.alike import Form
 from warren.dnsfilter.core.cookies import CLIENT, SECRET, Jar
 from warren.dnsfilter.core.limit import Limiter
 from warren.dnsfilter.core.packets import Packet
@@ -93,17 +93,16 @@ class Front:
                     packet.log = query_log.end(packet.resolved, packet.client)
             query_log.add_together([packet.log for packet in packets], time.time(), seconds)
 
-    def note_alike(self, answers: Sequence[Alike], seconds: float) -> None:
-        """The same for answers to blocked names that have their form from others."""
-        self.queries["udp"] += len(answers)
-        self.verdicts[Kind.BLOCKED] += len(answers)
+    def note_alike(self, names: Sequence[bytes], forms: Sequence[Form], seconds: float) -> None:
+        """The same for answers to blocked wire names that have their form from others."""
+        self.queries["udp"] += len(names)
+        self.verdicts[Kind.BLOCKED] += len(names)
         query_log = self.query_log
         if query_log is not None:
-            for _, _, form in answers:
+            for form in forms:
                 if not form.log:
                     form.log = query_log.end_behind_name(form.resolved, form.client)
-            ends = [form.log for _, _, form in answers]
-            query_log.add_alike([name for _, name, _ in answers], ends, time.time(), seconds)
+            query_log.add_alike(names, [form.log for form in forms], time.time(), seconds)
 
     def _over_limit(self, data: bytes, address: str, transport: Transport, now: float) -> Resolved | Asked | None:
         """Who shows our cookie is at that address and has a bucket of its own, which nobody can empty for it by asking

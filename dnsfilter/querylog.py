@@ -86,8 +86,11 @@ class QueryLog:
     def add_alike(self, names: Sequence[bytes], ends: Sequence[bytes], wall: float, seconds: float) -> None:
         """Note queries for different wire names. `ends`: of `end_behind_name`."""
         if self._takes(len(names)):
-            begin = _BEGIN % (wall, seconds * 1000) + _NAME
-            self._pending.append(b"".join([begin + name + end for name, end in zip(_texts(names), ends, strict=True)]))
+            begin, texts = _BEGIN % (wall, seconds * 1000) + _NAME, _texts(names)
+            if ends.count(ends[0]) == len(ends):
+                self._pending.append(begin + (ends[0] + begin).join(texts) + ends[0])
+            else:
+                self._pending.append(b"".join([begin + name + end for name, end in zip(texts, ends, strict=True)]))
 
     def end(self, resolved: Resolved, client: Client) -> bytes:
         """What a line has behind its times."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
@@ -15,7 +15,7 @@ from warren.dnsfilter.core.building import Builder
 from warren.dnsfilter.core.cache import Cache, Entry, Key, key_of
 from warren.dnsfilter.core.chain import Chain
 from warren.dnsfilter.core.config import ResolverConfig
-from warren.dnsfilter.core.packets import Packet, Packets, Shelf
+from warren.dnsfilter.core.packets import Again, Packets, Shelf, held
 from warren.dnsfilter.core.policy import CompiledPolicy, Policy
 from warren.dnsfilter.core.stages.filtering import Filter, Slot
 from warren.dnsfilter.core.stages.host_routes import Routes
@@ -81,9 +81,9 @@ class Resolver:
         """The half that needs nobody else: an answer at once, or what `forward` has to ask."""
         now, current = self._clock(), self.slot.current
         shelf = self._packets.shelf(client, transport)
-        packet = self.again(shelf, query[2:], client, now)
-        if packet is not None:
-            return Resolved(packet.answer(query[:2], now), packet.resolved.verdict, packet.resolved.question)
+        packet = shelf.whole.get(query[2:])
+        if packet is not None and packet.holds(current, now) and not self._is_routed(packet.name, client):
+            return Resolved(query[:2] + packet.given(now), packet.resolved.verdict, packet.resolved.question)
         question = wire.read_question(query)
         if isinstance(question, wire.Unreadable):
             return Resolved(question.answer, Verdict(Kind.MALFORMED, "guard", question.why))
@@ -97,28 +97,34 @@ class Resolver:
         return resolved
 
     def shelf(self, client: Client, transport: str) -> Shelf:
-        """Where answers for that client stand; for `again` and `alike`."""
+        """Where answers for that client stand; for `at_hand`."""
         return self._packets.shelf(client, transport)
 
-    def again(self, shelf: Shelf, rest: bytes, client: Client, now: float) -> Packet | None:
-        """The whole answer that these very bytes had, if it still holds: the shortest way of a query. `rest`: without
-        its id."""
-        packet = shelf.whole.get(rest)
-        if packet is None or now >= packet.until or packet.filter is not self.slot.current:
-            return None
-        if self._routes is not None and self._routes(packet.name, client) is not None:
-            return None
-        return packet
+    def at_hand(
+        self, shelves: Sequence[Shelf | None], rests: Sequence[bytes], now: float
+    ) -> tuple[list[Again], list[Alike]]:
+        """Answers to queries that came together, the shortest way: whole ones that these very bytes had before, and
+        those that names have which are blocked alike. All others are for `decide`: also a name with such an answer
+        that is asked for the second time, as its whole answer is at hand from then on.
 
-    def alike(self, shelf: Shelf, query: bytes, rest: bytes, client: Client, now: float) -> Alike | None:
-        """An answer that names have which are blocked alike; None if there is none, or if the same was asked before:
-        then `decide` makes a whole answer that is at hand from then on."""
-        found = alike.find(shelf.forms, query, self.slot.current, now)
-        if found is None or self._packets.asked_before(rest):
-            return None
-        if self._routes is not None and self._routes(found[1], client) is not None:
-            return None
-        return found
+        `rests`: the queries without their ids; each with its client's shelf, or None.
+        """
+        current = self.slot.current
+        again, unknown = held(shelves, rests, current, now)
+        if self._routes is not None:
+            again = [one for one in again if not self._is_routed(one[1].name, one[1].client)]
+        if not unknown:
+            return again, []
+        found = alike.find(unknown, current, now)
+        new = self._packets.new_among([rests[one[0]] for one in found])
+        if len(new) < len(found):
+            found = [found[at] for at in new]
+        if self._routes is not None:
+            found = [one for one in found if not self._is_routed(one[2], one[3].client)]
+        return again, found
+
+    def _is_routed(self, name: bytes, client: Client) -> bool:
+        return self._routes is not None and self._routes(name, client) is not None
 
     async def forward(self, asked: Asked) -> Resolved:
         """Ask the upstreams of `asked.group`; what was kept is served when they are silent."""

@@ -12,13 +12,13 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Coroutine
-from typing import Any, Final
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from warren.dnsfilter.core.alike import Alike
-from warren.dnsfilter.core.packets import ANSWER_MAX, Packet, Shelf
+from warren.dnsfilter.core.packets import ANSWER_MAX, Again, Shelf
 from warren.dnsfilter.core.verdict import Asked, Client, Resolved
 from warren.dnsfilter.datagrams import Datagrams, Source
 from warren.dnsfilter.front import Front
@@ -29,14 +29,17 @@ PEERS_MAX: Final = 10_000
 """Addresses of which client and answers are at hand: 200 bytes each."""
 _RECEIVE_BUFFER: Final = 4 << 20
 _ROOM: Final = wire.QUERY_MAX + 1
+_HEADER: Final = wire.HEADER
 
 
-class _Peer(msgspec.Struct):
+class _Peer(msgspec.Struct, eq=False):
     """An address that asked before."""
 
     address: str
-    client: Client
     shelf: Shelf
+
+
+_Found = TypeVar("_Found", Again, Alike)
 
 
 class UdpListener:
@@ -73,35 +76,40 @@ class UdpListener:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _readable(self) -> None:
-        now, started, batch, front = time.monotonic, time.monotonic(), self._batch, self._front
-        again, alike, allows = front.resolver.again, front.resolver.alike, front.limiter.allows
-        peers, host, answer = self._peers, batch.host, batch.answer
-        answered: list[Packet] = []
-        likewise: list[Alike] = []
-        for number, data in enumerate(batch.receive()):
-            peer = peers.get(host(number))
-            if peer is None:
-                self._datagram(data, number, started)
-                continue
-            rest = data[2:]
-            packet = again(peer.shelf, rest, peer.client, started)
-            if packet is not None and packet.plain:
-                if allows(peer.address, started):  # who is over the limit gets nothing: there was no cookie in it
-                    answered.append(packet)
-                    answer(number, packet.answer(data[:2], started))
-            elif packet is None and (found := alike(peer.shelf, data, rest, peer.client, started)) is not None:
-                if allows(peer.address, started):
-                    likewise.append(found)
-                    answer(number, found[0])
-            else:
-                self._datagram(data, number, started)
+        started, batch, front = time.monotonic(), self._batch, self._front
+        got = batch.receive()
+        hosts = batch.hosts(len(got))
+        peers = list(map(self._peers.get, hosts))
+        shelves = [None if peer is None else peer.shelf for peer in peers]
+        again, alike = front.resolver.at_hand(shelves, [rest for _, rest in got], started)
+        if len(again) + len(alike) < len(got):
+            for number in set(range(len(got))).difference([one[0] for one in again], [one[0] for one in alike]):
+                self._datagram(b"".join(got[number]), number, hosts[number], started)
+        again, alike = self._within_limit(again, peers, started), self._within_limit(alike, peers, started)
+        if again:
+            numbers, packets = zip(*again, strict=True)
+            answers = [got[number][0] + packet.given(started) for number, packet in again]
+            batch.answer(numbers, list(map(len, answers)), b"".join(answers))
+        if alike:
+            parts = [part for number, raw, _, form in alike for part in (got[number][0], form.head, raw, form.rest)]
+            sizes = [_HEADER + len(raw) + len(form.rest) for _, raw, _, form in alike]
+            batch.answer([one[0] for one in alike], sizes, b"".join(parts))
         self.unsent += batch.send()
-        if answered:
-            front.note_again(answered, now() - started)
-        if likewise:
-            front.note_alike(likewise, now() - started)
+        if again:
+            front.note_again(packets, time.monotonic() - started)
+        if alike:
+            front.note_alike([one[2] for one in alike], [one[3] for one in alike], time.monotonic() - started)
 
-    def _datagram(self, data: bytes, number: int, started: float) -> None:
+    def _within_limit(self, found: list[_Found], peers: Sequence[_Peer | None], now: float) -> list[_Found]:
+        """Who is over the limit gets nothing: there was no cookie in it."""
+        if not found:
+            return found
+        limiter, peer = self._front.limiter, peers[0]
+        if peer is not None and peers.count(peer) == len(peers):  # mostly so under load
+            return found[: limiter.takes(peer.address, len(found), now)]
+        return [one for one in found if (peer := peers[one[0]]) is None or limiter.allows(peer.address, now)]
+
+    def _datagram(self, data: bytes, number: int, host: bytes, started: float) -> None:
         front, source = self._front, self._batch.source(number)
         decided = front.take(data, source[0], "udp", started)
         if decided is None:
@@ -109,7 +117,6 @@ class UdpListener:
         client = front.clients.of(source[0])
         if isinstance(decided, Resolved):
             self._answer(source, decided, client, started)
-            host = self._batch.host(number)
             peer = self._peers.get(host)
             if peer is None or not peer.shelf:  # all that stood there may have gone, and the shelf with it
                 self._remember(host, source[0], client)
@@ -119,7 +126,7 @@ class UdpListener:
     def _remember(self, host: bytes, address: str, client: Client) -> None:
         if len(self._peers) >= PEERS_MAX:
             self._peers.clear()
-        self._peers[host] = _Peer(address, client, self._front.resolver.shelf(client, "udp"))
+        self._peers[host] = _Peer(address, self._front.resolver.shelf(client, "udp"))
 
     async def _forward(self, source: Source, asked: Asked, started: float) -> None:
         resolved = await self._front.forward(asked)

@@ -20,24 +20,20 @@ class Limiter:
 
     def allows(self, client: str, now: float) -> bool:
         """Take one token. `now`: monotonic seconds."""
+        return self.takes(client, 1, now) == 1
+
+    def takes(self, client: str, wanted: int, now: float) -> int:
+        """Take as many tokens as there are, at most that many."""
         bucket = self._buckets.get(client)
         if bucket is None:
             if len(self._buckets) >= CLIENTS_MAX:
                 self._forget(now)
-            self._buckets[client] = [self._burst - 1.0, now]
-            return True
-        tokens, at = bucket
-        if now != at:  # many come together
-            tokens += (now - at) * self._rate
-            bucket[1] = now
-            if tokens > self._burst:
-                tokens = self._burst
-        if tokens < 1.0:
-            bucket[0] = tokens
-            self.refused += 1
-            return False
-        bucket[0] = tokens - 1.0
-        return True
+            bucket = self._buckets[client] = [float(self._burst), now]
+        tokens = min(bucket[0] + (now - bucket[1]) * self._rate, self._burst)
+        given = wanted if wanted <= tokens else int(tokens)
+        bucket[0], bucket[1] = tokens - given, now
+        self.refused += wanted - given
+        return given
 
     def _forget(self, now: float) -> None:
         fullest = sorted(self._buckets, key=lambda client: -self._tokens(client, now))

@@ -9,6 +9,7 @@ Blocked names asked for once have forms of answers (`alike.py`), and a place her
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -53,15 +54,18 @@ class Packet(msgspec.Struct, gc=False):
     log: bytes = b""
     """The end of its line in the query log, once there was one."""
 
-    def answer(self, ident: bytes, now: float) -> bytes:
-        """The same answer for another id, now."""
+    def holds(self, filter_: Filter, now: float) -> bool:
+        return now < self.until and self.filter is filter_
+
+    def given(self, now: float) -> bytes:
+        """It is given again, now: what follows the query's id."""
         entry = self.entry
         if entry is not None:
             entry.hits += 1
             entry.recent = True
             if now >= self.counted:
                 self._count_down(entry, int(now - entry.stored))
-        return ident + self.rest
+        return self.rest
 
     def _count_down(self, entry: Entry, age: int) -> None:
         out, body, self.counted = bytearray(b"\x00\x00" + self.rest), entry.body, entry.stored + age + 1
@@ -71,9 +75,10 @@ class Packet(msgspec.Struct, gc=False):
         self.rest = bytes(out[2:])
 
 
-class Shelf(msgspec.Struct):
+class Shelf(msgspec.Struct, eq=False):
     """One client's answers over one transport."""
 
+    client: Client
     whole: dict[bytes, Packet]
     """By query without its id."""
     forms: alike.Forms
@@ -84,6 +89,30 @@ class Shelf(msgspec.Struct):
     def clear(self) -> None:
         self.whole.clear()
         self.forms.clear()
+
+
+Again = tuple[int, Packet]
+"""Which of the queries that came together, and its answer."""
+
+
+def held(
+    shelves: Sequence[Shelf | None], rests: Sequence[bytes], filter_: Filter, now: float
+) -> tuple[list[Again], list[alike.Query]]:
+    """Answers that queries had before and that need nothing more; and the queries that have none on their shelf.
+
+    `rests`: the queries without their ids. One in neither is for the chain.
+    """
+    again: list[Again] = []
+    unknown: list[alike.Query] = []
+    for number, (shelf, rest) in enumerate(zip(shelves, rests, strict=True)):
+        if shelf is None:
+            continue
+        packet = shelf.whole.get(rest)
+        if packet is None:
+            unknown.append((number, rest, shelf.forms))
+        elif packet.plain and now < packet.until and packet.filter is filter_:
+            again.append((number, packet))
+    return again, unknown
 
 
 class Packets:
@@ -105,18 +134,22 @@ class Packets:
         if shelf is None:
             if len(self._shelves) >= PACKETS_MAX:
                 self.clear()
-            shelf = self._shelves[key] = Shelf({}, {})
+            shelf = self._shelves[key] = Shelf(client, {}, {})
         return shelf
 
     def asked_before(self, rest: bytes) -> bool:
         """Whether these bytes were asked about not long ago: what is asked for once is not worth its place."""
-        mark, asked = hash(rest), self._asked
-        if mark in asked:
-            return True
+        return not self.new_among([rest])
+
+    def new_among(self, rests: Sequence[bytes]) -> list[int]:
+        """The places of those that were not, and are from now on. Two that come together may both be new."""
+        marks, asked = list(map(hash, rests)), self._asked
+        new = range(len(marks))
+        chosen = list(new) if asked.isdisjoint(marks) else [at for at in new if marks[at] not in asked]
         if len(asked) >= PACKETS_MAX:
             asked.clear()
-        asked.add(mark)
-        return False
+        asked.update(marks)
+        return chosen
 
     def clear(self) -> None:
         for shelf in self._shelves.values():
@@ -137,12 +170,14 @@ class Packets:
         made = alike.form_of(query, asked, resolved, filter_, _minute_end(asked))
         if made is None:
             return
-        if made[0] not in shelf.forms:
+        around, said, form = made
+        forms = shelf.forms.get(around, {})
+        if said not in forms:
             if self._forms >= FORMS_MAX:
                 self.clear()
                 return
             self._forms += 1
-        shelf.forms[made[0]] = made[1]
+        shelf.forms.setdefault(around, forms)[said] = form
 
     def _put_whole(self, shelf: Shelf, rest: bytes, resolved: Resolved, asked: Asked, filter_: Filter) -> None:
         message, kind, question = resolved.message, resolved.verdict.kind, asked.question

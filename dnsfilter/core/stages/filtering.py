@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from warren.dnsfilter.core.policy import BLOCK_TTL, Answer, CompiledPolicy, Ruling
 from warren.dnsfilter.core.rules import Decision, Outcome, Rewrite, RuleSet
 from warren.dnsfilter.core.safesearch import safe_name
 from warren.dnsfilter.core.verdict import Asked, Kind, Resolved, Said, Verdict
+from warren.dnsfilter.core.walks import Walks
 from warren.fabric.core import dnswire as wire
 
 _REWRITE_TTL: Final = 10
@@ -25,16 +27,20 @@ class Filter:
         self.blocks: dict[tuple[object, ...], tuple[wire.Ending, Verdict]] = {}
         """Answers for blocked names, by what they depend on: some for each pair of rule and list."""
         self._safe = any(rule.action == "safe-search" for rule in policy.policy.rules)
-        self._apart = policy.named.union(rules.special)
+        apart = policy.named.union(rules.special)
         """Names of which, and of those below, something is said that is not said of others."""
-        self._never = b"\x00" in self._apart
+        self._never = b"\x00" in apart
+        self._walks = Walks(rules.shortest, apart)
 
-    def likeness(self, name: bytes) -> int:
-        """A number that two names share only if lists and policy say the same of both, to the same client about the
-        same type; -1: none (see `RuleSet.likeness`)."""
-        if self._never or (self._safe and safe_name(name)):
-            return -1
-        return self.rules.likeness(name, self._apart)
+    def likenesses(self, names: Sequence[bytes]) -> list[int]:
+        """For each a number that two names share only if lists and policy say the same of both, to the same client
+        about the same type; -1: none (see `RuleSet.likenesses`)."""
+        if self._never:
+            return [-1] * len(names)
+        said = self.rules.likenesses(names, self._walks)
+        if self._safe:
+            return [-1 if safe_name(name) else number for name, number in zip(names, said, strict=True)]
+        return said
 
     def depends_on_client(self, said: Said) -> bool:
         """Whether the same answer may be fine for one client and blocked for another."""

@@ -25,7 +25,7 @@ from warren.dnsfilter.core.config import Group, ResolverConfig, Upstream
 from warren.dnsfilter.core.lists import ListParser
 from warren.dnsfilter.core.policy import CompiledPolicy, ListInfo, Policy, PolicyRule
 from warren.dnsfilter.core.stages.filtering import Filter
-from warren.dnsfilter.datagrams import Source
+from warren.dnsfilter.datagrams import ID, Datagram, Source
 from warren.dnsfilter.front import Front
 from warren.dnsfilter.querylog import QueryLog
 from warren.dnsfilter.resolver import Resolver
@@ -46,20 +46,20 @@ class Wired:
     """Datagrams that cost nothing: what was put in comes out, what goes out is counted."""
 
     def __init__(self) -> None:
-        self.waiting: list[bytes] = []
+        self.waiting: list[Datagram] = []
         self.sent = 0
 
-    def receive(self) -> list[bytes]:
+    def receive(self) -> list[Datagram]:
         return self.waiting
 
-    def host(self, number: int) -> bytes:
-        return HOST
+    def hosts(self, count: int) -> list[bytes]:
+        return [HOST] * count
 
     def source(self, number: int) -> Source:
         return "127.0.0.1", 5353
 
-    def answer(self, number: int, message: bytes) -> None:
-        self.sent += 1
+    def answer(self, numbers: Sequence[int], sizes: Sequence[int], answers: bytes) -> None:
+        self.sent += len(numbers)
 
     def send(self) -> int:
         return 0
@@ -167,7 +167,7 @@ def _unwired(listener: UdpListener, some: Sequence[bytes]) -> float:
     kept, its._batch, its._socket = (its._batch, its._socket), wired, Sink(wired)
     spent = 0.0
     for at in range(0, len(some), BATCH):
-        wired.waiting = list(some[at : at + BATCH])
+        wired.waiting = [(query[:ID], query[ID:]) for query in some[at : at + BATCH]]
         started = time.process_time()
         its._readable()
         spent += time.process_time() - started

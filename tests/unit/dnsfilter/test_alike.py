@@ -71,8 +71,11 @@ def resolver(filter_: Filter, clock: Clock | None = None) -> Resolver:
 
 
 def alike(made: Resolver, query: bytes, client: Client, now: float = 1000.0) -> tuple[bytes, bytes] | None:
-    found = made.alike(made.shelf(client, "udp"), query, query[2:], client, now)
-    return None if found is None else found[:2]
+    _, found = made.at_hand([None, made.shelf(client, "udp")], [b"", query[2:]], now)
+    for number, raw, name, form in found:
+        assert number == 1
+        return query[:2] + form.head + raw + form.rest, name
+    return None
 
 
 @settings(max_examples=80, deadline=None)
@@ -151,13 +154,13 @@ def test_it_ends_with_the_minute_and_the_filter() -> None:
 
 
 def test_who_asks_again_gets_a_whole_answer_made() -> None:
-    made, shelf = learnt(), None
+    made = learnt()
     query = wire.build_query(1, wire.name_wire("n.a.org"), wire.A)
     assert alike(made, query, ADULT) is not None
     assert alike(made, query, ADULT) is None
     made.decide(query, ADULT)
     shelf = made.shelf(ADULT, "udp")
-    assert made.again(shelf, query[2:], ADULT, 1000.0) is not None
+    assert [number for number, _ in made.at_hand([shelf], [query[2:]], 1000.0)[0]] == [0]
 
 
 def test_another_client_has_forms_of_its_own() -> None:
