@@ -107,16 +107,13 @@ class Datagrams:
         scope = int.from_bytes(name[24:28], sys.byteorder)
         return socket.inet_ntop(self._family, name[8:24]), port, 0, scope
 
-    def answer(self, numbers: Sequence[int], sizes: Sequence[int], answers: bytes) -> None:
-        """Have them sent, with others, to where the datagrams of those numbers came from; one answer each.
-
-        `answers`: one behind the other, each of as many bytes as `sizes` says.
-        """
-        first, start = self._waiting, self._filled
-        self._waiting, self._filled = end, _ = first + len(numbers), start + len(answers)
-        self._out[start : start + len(answers)] = answers
-        places = itertools.accumulate(sizes[:-1], initial=self._out_place + start)
-        self._parts[2 * first : 2 * end : 2] = array("L", places)
+    def answer(self, numbers: Sequence[int], answers: Sequence[bytes]) -> None:
+        """Have them sent, with others, to where the datagrams of those numbers came from; one answer each."""
+        first, start, sizes, data = self._waiting, self._filled, list(map(len, answers)), b"".join(answers)
+        self._waiting, self._filled = end, _ = first + len(sizes), start + len(data)
+        self._out[start : start + len(data)] = data
+        places = itertools.accumulate(sizes, initial=self._out_place + start)
+        self._parts[2 * first : 2 * end : 2] = array("L", places)[:-1]
         self._parts[2 * first + 1 : 2 * end : 2] = array("L", sizes)
         self._to[first * _NAME : end * _NAME : _NAME] = array("L", map(self._name_places.__getitem__, numbers))
 

@@ -29,7 +29,6 @@ PEERS_MAX: Final = 10_000
 """Addresses of which client and answers are at hand: 200 bytes each."""
 _RECEIVE_BUFFER: Final = 4 << 20
 _ROOM: Final = wire.QUERY_MAX + 1
-_HEADER: Final = wire.HEADER
 
 
 class _Peer(msgspec.Struct, eq=False):
@@ -88,17 +87,15 @@ class UdpListener:
         again, alike = self._within_limit(again, peers, started), self._within_limit(alike, peers, started)
         if again:
             numbers, packets = zip(*again, strict=True)
-            answers = [got[number][0] + packet.given(started) for number, packet in again]
-            batch.answer(numbers, list(map(len, answers)), b"".join(answers))
+            batch.answer(numbers, [got[number][0] + packet.given(started) for number, packet in again])
         if alike:
-            parts = [part for number, raw, _, form in alike for part in (got[number][0], form.head, raw, form.rest)]
-            sizes = [_HEADER + len(raw) + len(form.rest) for _, raw, _, form in alike]
-            batch.answer([one[0] for one in alike], sizes, b"".join(parts))
+            numbers, _, names, forms = zip(*alike, strict=True)
+            batch.answer(numbers, [got[number][0] + form.head + raw + form.rest for number, raw, _, form in alike])
         self.unsent += batch.send()
         if again:
             front.note_again(packets, time.monotonic() - started)
         if alike:
-            front.note_alike([one[2] for one in alike], [one[3] for one in alike], time.monotonic() - started)
+            front.note_alike(names, forms, time.monotonic() - started)
 
     def _within_limit(self, found: list[_Found], peers: Sequence[_Peer | None], now: float) -> list[_Found]:
         """Who is over the limit gets nothing: there was no cookie in it."""

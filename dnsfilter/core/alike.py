@@ -62,6 +62,7 @@ def find(queries: Sequence[Query], filter_: Filter, now: float) -> list[Alike]:
     names = [raw.lower() for raw in raws]
     found: list[Alike] = []
     known, head, tail, alike = _NONE, b"", b"", _NOBODY  # most have the same around their names
+    holds: Form | None = None  # and then the same form
     for (number, rest, forms), raw, name, said in zip(queries, raws, names, filter_.likenesses(names), strict=True):
         if said < 0:
             continue
@@ -69,8 +70,13 @@ def find(queries: Sequence[Query], filter_: Filter, now: float) -> list[Alike]:
         if forms is not known or behind != tail or before != head:
             known, head, tail, alike = forms, before, behind, forms.get((before, behind), _NOBODY)
         form = alike.get(said)
-        if form is not None and now < form.until and form.filter is filter_ and len(raw) <= form.room:
-            found.append((number, raw, name, form))
+        if form is None or len(raw) > form.room:
+            continue
+        if form is not holds:
+            if now >= form.until or form.filter is not filter_:
+                continue
+            holds = form
+        found.append((number, raw, name, form))
     return found
 
 

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 import re2  # type: ignore[import-untyped]
 
+from warren.dnsfilter.core.parents import Parents
 from warren.dnsfilter.core.rules import Addresses, Combo, Klass, Rule, RuleSet, Scope
 
 SMALLEST: Final = 1 << 10
@@ -93,6 +94,7 @@ class Builder:
         self._values = _zeros("H", size)
         self._used = 0
         self._shortest = 255
+        self._parents = Parents()
         self._combos: list[Combo] = [Combo()]
         self._combo_index: dict[Combo, int] = {self._combos[0]: 0}
         self._steps: dict[tuple[int, int, int, int], int] = {}
@@ -151,6 +153,7 @@ class Builder:
         keys[slot] = key
         values[slot] = self._step(0, list_index, scope, klass)
         self._used += 1
+        self._parents.add_those_of(name)
         if len(name) < self._shortest:
             self._shortest = len(name)
         if self._used > LOAD_MAX * len(keys):
@@ -180,6 +183,7 @@ class Builder:
     def finish(self) -> RuleSet:
         for name, klass in self._bad_plain:
             self._remove(name, klass)
+        self._tell_parents()
         special = {
             name: kept
             for name, rules in self._special.items()
@@ -227,6 +231,16 @@ class Builder:
                 self._values[slot] = index
                 return
             slot = (slot + 1) & mask
+
+    def _tell_parents(self) -> None:
+        """Those of the names that have others below have combinations of their own from now on."""
+        has, told = self._parents.has, dict[int, int]()
+        for slot, key in enumerate(self._keys):
+            if key and has(key):
+                index = self._values[slot]
+                if index not in told:
+                    told[index] = self._index_of(msgspec.structs.replace(self._combos[index], parent=True))
+                self._values[slot] = told[index]
 
     def _grow(self) -> None:
         old_keys, old_values = self._keys, self._values

@@ -195,6 +195,8 @@ class Combo(msgspec.Struct, frozen=True):
 
     own: Masks = (0, 0, 0, 0, 0)
     below: Masks = (0, 0, 0, 0, 0)
+    parent: bool = False
+    """There may be plain names below it; if not, there are none."""
 
     def with_entry(self, list_index: int, scope: Scope, klass: Klass) -> Combo:
         bit = 1 << list_index
@@ -249,6 +251,7 @@ class RuleSet:
         self._values = values
         self._own = [combo.own for combo in combos]
         self._below = [combo.below for combo in combos]
+        self._parent = [combo.parent for combo in combos]
         self._mask = len(keys) - 1
         self._special = special
         self._patterns = patterns
@@ -293,17 +296,20 @@ class RuleSet:
         -1: none, as a suffix of it stands apart, or a pattern matches, or it is no wire name (what ends in a zero byte
         and has none before is enough). `walks`: made for `shortest`, and with the names of `special`.
         """
-        keys, values, mask, apart, patterns = self._keys, self._values, self._mask, walks.apart, self._patterns
+        keys, values, mask, parent = self._keys, self._values, self._mask, self._parent
+        apart, patterns = walks.apart, self._patterns
         numbers: list[int] = []
         for name, (looked_up, compared) in zip(names, walks.of(names), strict=True):
             said = 0
             for at in looked_up:
                 slot = (key := hash(name[at:]) or 1) & mask
-                while held := keys[slot]:
-                    if held == key:
-                        said = said << 34 | values[slot] << 2 | (3 if at else 2)
-                        break
+                while (held := keys[slot]) and held != key:
                     slot = (slot + 1) & mask
+                if held:
+                    value = values[slot]
+                    said = said << 33 | value << 1 | (1 if at else 0)
+                    if not parent[value]:
+                        break
             for at in compared:
                 if at < 0 or name[at:] in apart:
                     said = -1

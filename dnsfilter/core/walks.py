@@ -1,4 +1,4 @@
-"""Which suffixes of a wire name are looked up, by the shape of the name: where its labels begin is the same for many."""
+"""Which suffixes of a wire name are looked up, by its shape: where labels begin is the same for many names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ _LONG: Final = ord("*")
 _SHAPE: Final = bytes(min(byte, _LONG) for byte in range(256))
 
 Walk = tuple[tuple[int, ...], tuple[int, ...]]
-"""Offsets of the suffixes that may stand in the table, and of those that may stand apart; -1: it is no name."""
+"""Offsets of the suffixes that may stand in the table, the shortest first, and of those that may stand apart; -1: it is
+no name."""
 NO_NAME: Final[Walk] = ((), (-1,))
 
 
@@ -56,4 +57,4 @@ class Walks:
             return NO_NAME, max(longest, name[at]) if at < last else longest
         looked_up = [start for start in starts if len(name) - start >= self._shortest]
         compared = [start for start in starts if len(name) - start in self._lengths]
-        return (tuple(looked_up), tuple(compared)), longest
+        return (tuple(reversed(looked_up)), tuple(compared)), longest

@@ -58,7 +58,7 @@ class Wired:
     def source(self, number: int) -> Source:
         return "127.0.0.1", 5353
 
-    def answer(self, numbers: Sequence[int], sizes: Sequence[int], answers: bytes) -> None:
+    def answer(self, numbers: Sequence[int], answers: Sequence[bytes]) -> None:
         self.sent += len(numbers)
 
     def send(self) -> int:

@@ -131,6 +131,29 @@ def test_total_on_anything(query: bytes) -> None:
     assert alike(learnt(), query, ADULT) is None
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from([KID, ADULT, None]), st.binary(max_size=30), st.integers(0, 9)), max_size=12))
+def test_many_together_get_what_each_gets_alone(asked: list[tuple[Client | None, bytes, int]]) -> None:
+    """Some of them garbage, some from who never asked, some the same."""
+    made, apart = learnt(), learnt()
+    made.decide(wire.build_query(7, wire.name_wire("x.a.org"), wire.A, edns=False), KID)
+    queries = [
+        garbage if number > 6 else wire.build_query(number, wire.name_wire(f"N{number}.a.org"), wire.A, edns=number > 2)
+        for _, garbage, number in asked
+    ]
+    shelves = [None if client is None else made.shelf(client, "udp") for client, _, _ in asked]
+    for turn in range(3):
+        again, found = made.at_hand(shelves, [query[2:] for query in queries], 1000.0)
+        answers = {number: queries[number][:2] + packet.given(1000.0) for number, packet in again}
+        answers |= {number: queries[number][:2] + form.head + raw + form.rest for number, raw, _, form in found}
+        assert len(answers) == len(again) + len(found) and not (turn and found)
+        for number, (client, _, _) in enumerate(asked):
+            decided = apart.decide(queries[number], client or ADULT)
+            assert number not in answers or (isinstance(decided, Resolved) and decided.message == answers[number])
+            if client is not None and number not in answers:
+                made.decide(queries[number], client)
+
+
 def test_names_that_end_in_a_listed_one_but_are_none() -> None:
     made = learnt()
     for raw in (

@@ -14,6 +14,13 @@ def test_a_burst_and_then_the_rate() -> None:
     assert [limiter.allows("a", 100.0) for _ in range(6)] == [True] * 5 + [False]
 
 
+def test_as_many_as_there_are() -> None:
+    limiter = Limiter(10, 5)
+    assert [limiter.takes("a", wanted, 0.0) for wanted in (3, 0, 4, 1)] == [3, 0, 2, 0]
+    assert limiter.refused == 3
+    assert limiter.takes("a", 5, 0.25) == 2 and limiter.takes("a", 9, 0.4) == 1
+
+
 def test_each_client_has_its_own() -> None:
     limiter = Limiter(1, 1)
     assert limiter.allows("a", 0.0) and limiter.allows("b", 0.0) and not limiter.allows("a", 0.0)
