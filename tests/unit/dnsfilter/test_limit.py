@@ -18,7 +18,7 @@ def test_as_many_as_there_are() -> None:
     limiter = Limiter(10, 5)
     assert [limiter.takes("a", wanted, 0.0) for wanted in (3, 0, 4, 1)] == [3, 0, 2, 0]
     assert limiter.refused == 3
-    assert limiter.takes("a", 5, 0.25) == 2 and limiter.takes("a", 9, 0.4) == 1
+    assert limiter.takes("a", 5, 0.25) == 2 and limiter.takes("a", 9, 0.35) == 1
 
 
 def test_each_client_has_its_own() -> None:
