@@ -23,7 +23,7 @@ LATE = 20.0
 class Talker:
     """What goes over one flow, from now on."""
 
-    EVERY = 0.02
+    EVERY = 0.04
 
     def __init__(self, run: Run, app: App, how: str) -> None:
         self.run, self.app, self.how = run, app, how
@@ -90,6 +90,8 @@ TRAFFIC: dict[str, tuple[str, ...]] = {
     "bulk-down": ("bulk-down",),
     "ping": ("ping",),
     "udp": ("udp",),
+    "both": ("up", "down", "echo", "udp"),
+    "silent": ("silent-up", "silent-down"),
     "busy": ("up", "down", "echo", "bulk-up", "bulk-down", "udp", "ping"),
 }
 
