@@ -33,6 +33,10 @@ BRISK, STEADY = 5.0, 60.0
 EVERY so often: a way that came back is found at once. From then on waits grow with the silence."""
 EVERY, RAREST = 0.25, 5.0
 """Seconds from one probe of a circuit to the next one, and most seconds between two of a connection."""
+AFTERWARDS, AFTER_EVERY = 1.0, 0.1
+"""Seconds for which the engine is probed after turns, and how often: what comes first may have waited on the way, and
+acknowledgements that did are long round trips to the engine. Its window is full, it says nothing, not even what it has
+received, and its own probe may be seconds away."""
 BOUND_EVERY = 10.0
 """Turns are broken off for copies when a slot is bound again, at most so often: that the way to the switch works is
 news after a blackout, and none where the way behind the switch has failed and slots are bound once a second."""
@@ -72,6 +76,8 @@ class Timer(enum.Enum):
     FOLLOW = "follow"
     """Another circuit brings what is newest, and the leading one nothing."""
     PROBE = "probe"
+    AFTERWARDS = "afterwards"
+    """Something came after a silence."""
 
 
 class Moved(NamedTuple):
@@ -117,6 +123,7 @@ class Paths:
         self._pto = UNSAMPLED
         self._since = self._probe_at = now
         self._bound_at = -math.inf
+        self._after_at, self._after_until = math.inf, -math.inf
         self._turn = self._probes_left = 0
         self._events: deque[Moved] = deque(maxlen=CIRCUITS)
         connection.resize(size)
@@ -263,6 +270,8 @@ class Paths:
             self._connection.probe(now)
 
     def _answered(self, circuit: bytes, lead_at: float, now: float) -> None:
+        if self.state is State.TURNS:
+            self._after_at, self._after_until = now + AFTER_EVERY, now + AFTERWARDS
         self._enter(State.LEADING)
         if circuit != self.lead:
             self._move(circuit, lead_at, now)
@@ -324,7 +333,8 @@ class Paths:
             return {Timer.PROBE: self._probe_at}
         flight = self._flight_since
         silent = None if flight is None else max(self._heard_at, flight) + self._patience()
-        return {Timer.SILENCE: silent, Timer.FOLLOW: self._follow_at()}
+        after = self._after_at if flight is not None and self._after_at <= self._after_until else None
+        return {Timer.SILENCE: silent, Timer.FOLLOW: self._follow_at(), Timer.AFTERWARDS: after}
 
     def poll_timeout(self) -> tuple[float, Timer] | None:
         """When `handle_timeout` wants to be called, and for what."""
@@ -340,6 +350,9 @@ class Paths:
                 self._copy(now)
             case Timer.FOLLOW:
                 self._follow(now)
+            case Timer.AFTERWARDS:
+                self._after_at = now + AFTER_EVERY
+                self._connection.probe(now)
             case Timer.PROBE if self._flight_since is None:
                 self._enter(State.LEADING)
             case Timer.PROBE:

@@ -13,7 +13,9 @@ LENGTHS = (8.3, 10.1)
 GAP = 3.0
 
 
-def after(traffic: str, lengths: tuple[float, ...], script: Script, dark: str = "agent", back: int | None = None) -> Run:
+def after(
+    traffic: str, lengths: tuple[float, ...], script: Script, dark: str = "agent", back: int | None = None
+) -> Run:
     """One blackout after another, after each of which every flow goes on soon. What the world was."""
     with Run(script) as run:
         blackouts = Blackouts(run, traffic, dark, back)

@@ -211,6 +211,20 @@ def test_an_answer_on_the_leading_circuit_resumes_it() -> None:
     assert paths.lead == A and engine.changes == [PathChange.RESUMED] and paths.moves == 0
 
 
+def test_after_turns_the_engine_is_probed_for_a_second_whatever_it_waits_for() -> None:
+    paths, engine, now = silent()
+    ring(paths, now + 5.0)
+    assert paths.state is State.TURNS
+    paths.handle_received(A, NEWEST, now + 5.0)
+    before = engine.probes
+    for heard in range(20):
+        ring(paths, now + 5.0 + heard / 10)
+        paths.handle_received(A, NEWEST, now + 5.0 + heard / 10)
+        paths.handle_sent()
+    assert engine.probes - before in (9, 10)
+    assert paths.state is State.LEADING
+
+
 @pytest.mark.parametrize("received", [LATE, NOTHING])
 def test_what_is_old_or_forged_moves_nothing(received: Received) -> None:
     paths, engine, now = silent()
