@@ -130,9 +130,10 @@ class Links:
     # ---- cutting
 
     def cut(self, network: str, towards: str | None = None) -> None:
-        """What is sent to the network's hosts, or to one of them, vanishes silently; their cards stay up. Neighbours are
-        found all the same: the cut is farther away. (Else a kernel that has just lost one asks once a second only, and
-        what is measured after the link's return is that.)"""
+        """What is sent to the network's hosts, or to one of them, vanishes silently; their cards stay up.
+
+        Neighbours are found all the same, as if the cut were farther away: a kernel that has just lost one asks once a
+        second only, and keeps for it meanwhile what it delivers in a burst at the return."""
         for card in self._cards(network, towards):
             card.forget("cut")
             hook = f'type filter hook ingress device "{card.name}" priority -300; policy drop;'

@@ -1,6 +1,6 @@
 """How soon flows go on after a blackout of the laptop, in the whole world: one blackout after another, of many lengths.
 
-    python -m tests.sim.blackouts --traffic busy --edges 2 --lengths 8 12 0.25
+    python -m tests.sim.blackouts --traffic busy,down --edges 2 --lengths 8 12 0.25 [--back 0] [--dark connector]
 
 Peer connections are shared by flows, so what else talks matters: each traffic is a world of its own.
 """
@@ -11,10 +11,11 @@ import argparse
 import statistics
 from collections.abc import Callable, Sequence
 
-from tests.sim.origins import App, TcpOrigin
+from tests.sim.origins import App
 from tests.sim.script import Run, Script
 from warren.fabric.engines import EngineName
 
+SOON = 0.5
 GAP = 7.0
 """Seconds from one return to the next blackout."""
 LATE = 20.0
@@ -187,13 +188,10 @@ def main() -> None:
 
     for traffic in TRAFFIC if asked.traffic == "all" else asked.traffic.split(","):
         found = survey(traffic, lengths, asked.edges, asked.engine, asked.seed, asked.dark, asked.back, tell)
-        for how, all_of in found.items():
-            late = sum(one > 0.5 for one in all_of)
-            print(
-                f"{asked.engine:8} edges {asked.edges} back {asked.back} dark {asked.dark} {traffic:12} {how:12} n {len(all_of):3} median {statistics.median(all_of):.3f}"
-                f" max {max(all_of):.3f} late {late}",
-                flush=True,
-            )
+        for how, every in found.items():
+            late = sum(one > SOON for one in every)
+            figures = f"n {len(every):3} median {statistics.median(every):.3f} max {max(every):.3f} late {late}"
+            print(f"{asked.engine} {asked.edges} edges, {asked.dark} dark, {traffic:12} {how:12} {figures}", flush=True)
 
 
 if __name__ == "__main__":

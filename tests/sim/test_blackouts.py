@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.sim.blackouts import Blackouts
+from tests.sim.blackouts import SOON, Blackouts
 from tests.sim.script import Run, Script
 from warren.fabric.engines import EngineName
 
-SOON = 0.5
 LENGTHS = (8.3, 10.1)
 GAP = 3.0
 
