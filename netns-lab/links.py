@@ -38,6 +38,7 @@ ONE_IN = 1_000_000  # resolution of a loss
 KERNELS_OWN_SEGMENTS = 65_535
 LEAST_BURST = 16_384  # bytes that a limited rate lets go at once
 BURST_SECONDS = 0.002
+NEIGHBOURS = "ether type arp accept; icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept;"
 GONE_WITHIN = 5.0
 
 
@@ -129,11 +130,14 @@ class Links:
     # ---- cutting
 
     def cut(self, network: str, towards: str | None = None) -> None:
-        """What is sent to the network's hosts, or to one of them, vanishes silently; their cards stay up."""
+        """What is sent to the network's hosts, or to one of them, vanishes silently; their cards stay up.
+
+        Neighbours are found all the same, as if the cut were farther away: a kernel that has just lost one asks once a
+        second only, and keeps for it meanwhile what it delivers in a burst at the return."""
         for card in self._cards(network, towards):
             card.forget("cut")
             hook = f'type filter hook ingress device "{card.name}" priority -300; policy drop;'
-            card.nft(f"table netdev cut_{card.name} {{\n chain in {{\n {hook}\n }}\n}}\n")
+            card.nft(f"table netdev cut_{card.name} {{\n chain in {{\n {hook}\n {NEIGHBOURS}\n }}\n}}\n")
 
     def narrow(self, network: str, size: int) -> None:
         """Packets of more than `size` bytes vanish, and nobody is told: a small path MTU where ICMP is filtered."""

@@ -26,11 +26,17 @@ PATIENCE = 0.25
 """A silence is two PTOs, and at least this."""
 COPIES = 1.0
 """Seconds for which every datagram goes on each circuit; after them each circuit alone in turn."""
-TURN_SHARE, TURN_MOST = 20, 5.0
-"""A turn takes two PTOs, and at least this part of the silence so far, up to TURN_MOST: after ten seconds half of
-one, in which a way that came back is found soon enough, and after a hundred little is sent."""
 PROBES = 3
-"""In one turn: one may be lost, or sent just before the way came back."""
+"""At first, in one turn and before it: one may be lost, or sent just before the way came back."""
+BRISK, STEADY = 5.0, 60.0
+"""Seconds of silence for which there are so many probes in the patience, and seconds up to which each circuit has one
+EVERY so often: a way that came back is found at once. From then on waits grow with the silence."""
+EVERY, RAREST = 0.25, 5.0
+"""Seconds from one probe of a circuit to the next one, and most seconds between two of a connection."""
+AFTERWARDS, AFTER_EVERY = 1.0, 0.1
+"""Seconds for which the engine is probed after turns, and how often: what comes first may have waited on the way, and
+acknowledgements that did are long round trips to the engine. Its window is full, it says nothing, not even what it has
+received, and its own probe may be seconds away."""
 BOUND_EVERY = 10.0
 """Turns are broken off for copies when a slot is bound again, at most so often: that the way to the switch works is
 news after a blackout, and none where the way behind the switch has failed and slots are bound once a second."""
@@ -70,6 +76,8 @@ class Timer(enum.Enum):
     FOLLOW = "follow"
     """Another circuit brings what is newest, and the leading one nothing."""
     PROBE = "probe"
+    AFTERWARDS = "afterwards"
+    """Something came after a silence."""
 
 
 class Moved(NamedTuple):
@@ -115,7 +123,8 @@ class Paths:
         self._pto = UNSAMPLED
         self._since = self._probe_at = now
         self._bound_at = -math.inf
-        self._probes = 0
+        self._after_at, self._after_until = math.inf, -math.inf
+        self._turn = self._probes_left = 0
         self._events: deque[Moved] = deque(maxlen=CIRCUITS)
         connection.resize(size)
 
@@ -154,8 +163,6 @@ class Paths:
             self._move(successor if successor in self._ways else latest, gone.newest_at, now)
         elif self._newest == circuit:
             self._newest = self.lead
-        if len(self._ways) == 1:
-            self._enter(State.LEADING)
         return True
 
     def resize(self, circuit: bytes, size: int) -> None:
@@ -198,7 +205,7 @@ class Paths:
                 return self.circuits
             case State.TURNS:
                 others_first = (*self.circuits[1:], self.lead)
-                return (others_first[self._probes // PROBES % len(others_first)],)
+                return (others_first[self._turn % len(others_first)],)
 
     def _copy(self, now: float, already: float = 0.0) -> None:
         """The engine's next probe may be far away. `already`: seconds for which copies count as sent."""
@@ -207,17 +214,30 @@ class Paths:
         self._probe(now)
 
     def _next_probe(self, now: float) -> None:
-        if self.state is State.TURNS:
-            self._probes += 1
-        elif now - self._since >= COPIES:
+        if self.state is State.COPYING and now - self._since >= COPIES:
             self._enter(State.TURNS)
-            self._probes += PROBES - self._probes % PROBES
+            self._probes_left = 0
+        if self.state is State.TURNS:
+            self._take_turns(now)
         self._probe(now)
+
+    def _take_turns(self, now: float) -> None:
+        """A turn is as long as the patience: by then the other end has followed, and its answer come."""
+        if not self._probes_left:
+            self._turn += 1
+            self._probes_left = max(1, round(self._patience() / self._pace(now)))
+        self._probes_left -= 1
 
     def _probe(self, now: float) -> None:
         self._connection.probe(now)
-        share = min(self._silence(now) / TURN_SHARE, TURN_MOST)
-        self._probe_at = now + max(self._patience(), share) / PROBES
+        self._probe_at = now + self._pace(now)
+
+    def _pace(self, now: float) -> float:
+        """Seconds from one probe to the next."""
+        silence, steady = self._silence(now), EVERY / len(self._ways)
+        if silence < BRISK:
+            return min(self._patience() / PROBES, steady)
+        return min(steady * max(1.0, silence / STEADY), RAREST)
 
     # ---- something newest ----
 
@@ -250,6 +270,8 @@ class Paths:
             self._connection.probe(now)
 
     def _answered(self, circuit: bytes, lead_at: float, now: float) -> None:
+        if self.state is State.TURNS:
+            self._after_at, self._after_until = now + AFTER_EVERY, now + AFTERWARDS
         self._enter(State.LEADING)
         if circuit != self.lead:
             self._move(circuit, lead_at, now)
@@ -285,7 +307,7 @@ class Paths:
             raise RuntimeError(f"{self.state} → {state}")
         if self.state is State.LEADING:
             self.silences += 1
-            self._bound_at, self._probes = -math.inf, -1
+            self._bound_at, self._turn = -math.inf, -1
         self.state = state
 
     # ---- what slots tell ----
@@ -311,12 +333,11 @@ class Paths:
             return {Timer.PROBE: self._probe_at}
         flight = self._flight_since
         silent = None if flight is None else max(self._heard_at, flight) + self._patience()
-        return {Timer.SILENCE: silent, Timer.FOLLOW: self._follow_at()}
+        after = self._after_at if flight is not None and self._after_at <= self._after_until else None
+        return {Timer.SILENCE: silent, Timer.FOLLOW: self._follow_at(), Timer.AFTERWARDS: after}
 
     def poll_timeout(self) -> tuple[float, Timer] | None:
-        """When `handle_timeout` wants to be called, and for what. A connection with one circuit has no timer."""
-        if len(self._ways) == 1:
-            return None
+        """When `handle_timeout` wants to be called, and for what."""
         due = [(at, timer.name, timer) for timer, at in self._timers().items() if at is not None]
         return min(due)[::2] if due else None
 
@@ -329,6 +350,9 @@ class Paths:
                 self._copy(now)
             case Timer.FOLLOW:
                 self._follow(now)
+            case Timer.AFTERWARDS:
+                self._after_at = now + AFTER_EVERY
+                self._connection.probe(now)
             case Timer.PROBE if self._flight_since is None:
                 self._enter(State.LEADING)
             case Timer.PROBE:

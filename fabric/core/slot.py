@@ -215,7 +215,8 @@ class Slot:
             self._out.append(frames.bind(self.id, self.key, self.counter, self._moved, size))
 
     def _sizes(self, cause: Cause, now: float) -> tuple[int, ...]:
-        """All three; while a silence lasts, the smallest, and all three every fourth time."""
+        """All three; while a silence lasts, the smallest and the one that was bound last, and all three every fourth
+        time. (The smallest alone would make it the circuits' size each time, and engines throw away what is larger.)"""
         if cause not in (Cause.RETRY, Cause.SILENCE):
             return SIZES
         if cause is Cause.SILENCE or self._silence(now) >= self._pto:
@@ -223,7 +224,9 @@ class Slot:
             times = self._silence_binds
         else:
             times = self._retry.tries - VERIFY_TRIES
-        return SIZES if times <= 0 or times % ALL_SIZES_EVERY == 1 else (SMALLEST,)
+        if times <= 0 or times % ALL_SIZES_EVERY == 1:
+            return SIZES
+        return (SMALLEST,) if self.size == SMALLEST else (self.size, SMALLEST)
 
     def _silence(self, now: float) -> float:
         """How long data has been in flight with nothing authenticated received."""
@@ -299,10 +302,12 @@ class Slot:
         """Anybody can forge one: ignored while the way works, followed once a second, then ever more rarely."""
         if not self._alive or now < self._hint_at or now - self._authentic_at < self._pto:
             return
+        if isinstance(message, Rebind) and self._pending and now - self._bind_at < max(self._pto, RETRY_FIRST):
+            return  # its answer may be on the way; after a blackout the next try may be a second away
         self._hint_at = now + self._hints.next()
         if isinstance(message, Unknown):
             self._events.append(Verify())
-        elif not self._pending:
+        else:
             self._bind(Cause.HINT, now)
 
     # ---- silence, trains, idleness ----

@@ -165,7 +165,7 @@ def test_silence_binds_every_second_and_ends_with_resumed() -> None:
     before = agent.sent[frames.BIND]
     world.run(10.0)
     sent = agent.sent[frames.BIND] - before
-    assert 10 <= sent <= 24
+    assert 20 <= sent <= 34
     agent.up = True
     began = world.now
     world.until(lambda: agent.slot.bound)

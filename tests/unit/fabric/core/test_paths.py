@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -85,15 +86,45 @@ def ring(paths: Paths, until: float) -> None:
         paths.handle_timeout(due[0])
 
 
-def test_one_circuit_alone_has_no_timer_and_sends_no_copies() -> None:
+def alone() -> tuple[Paths, Any]:
     engine: Any = Engine()
     paths = Paths(engine, A, 1444, 0.0, agent=True)
     engine.flying = True
     paths.handle_flight(1.0)
-    assert paths.poll_timeout() is None
-    paths.handle_timeout(100.0)
-    assert paths.ways() == (A,) and not engine.probes
-    assert not paths.remove(A, 1.0) and paths.circuits == (A,)
+    return paths, engine
+
+
+def test_one_circuit_alone_is_probed_in_a_silence_and_sends_no_copies() -> None:
+    paths, engine = alone()
+    ring(paths, 12.0)
+    assert paths.ways() == (A,) and engine.probes
+    paths.handle_received(A, NEWEST, 12.0)
+    assert paths.state is State.LEADING and engine.changes == [PathChange.RESUMED]
+    assert not paths.remove(A, 12.0) and paths.circuits == (A,)
+
+
+@pytest.mark.parametrize("circuits", [1, 2, 3])
+def test_in_the_dark_each_circuit_is_probed_four_times_a_second_and_ever_more_rarely(circuits: int) -> None:
+    """In the first minute a way that came back is found within half a second; a night of it costs next to nothing."""
+    paths, engine = alone()
+    for circuit in (B, C)[: circuits - 1]:
+        paths.add(circuit, 1444, 1.0)
+    probed, now = [], 1.0
+    while now < 3600.0:
+        before, now = engine.probes, (paths.poll_timeout() or (0.0,))[0]
+        paths.handle_timeout(now)
+        probed += [(now, way) for way in paths.ways()] * (engine.probes - before)
+
+    def during(begin: float, end: float) -> int:
+        return sum(begin <= at < end for at, _ in probed)
+
+    assert during(0.0, 6.0) < 5 * 16 * circuits, "copies of a second, and three probes in the patience"
+    assert during(10.0, 60.0) == pytest.approx(200 * circuits, rel=0.05)
+    assert during(300.0, 360.0) < 50 * circuits
+    assert during(3000.0, 3600.0) < 140
+    for circuit in paths.circuits:
+        mine = [at for at, way in probed if way == circuit and 3.0 < at < 60.0]
+        assert max(b - a for a, b in pairwise(mine)) < 0.01 + PATIENCE * circuits
 
 
 def test_datagrams_fit_every_circuit() -> None:
@@ -178,6 +209,20 @@ def test_an_answer_on_the_leading_circuit_resumes_it() -> None:
     paths, engine, now = silent()
     paths.handle_received(A, NEWEST, now + 0.1)
     assert paths.lead == A and engine.changes == [PathChange.RESUMED] and paths.moves == 0
+
+
+def test_after_turns_the_engine_is_probed_for_a_second_whatever_it_waits_for() -> None:
+    paths, engine, now = silent()
+    ring(paths, now + 5.0)
+    assert paths.state is State.TURNS
+    paths.handle_received(A, NEWEST, now + 5.0)
+    before = engine.probes
+    for heard in range(20):
+        ring(paths, now + 5.0 + heard / 10)
+        paths.handle_received(A, NEWEST, now + 5.0 + heard / 10)
+        paths.handle_sent()
+    assert engine.probes - before in (9, 10)
+    assert paths.state is State.LEADING
 
 
 @pytest.mark.parametrize("received", [LATE, NOTHING])
@@ -304,7 +349,6 @@ def test_whatever_happens_one_circuit_leads_and_datagrams_go_somewhere(agent: bo
         paths.handle_flight(now)
         assert paths.lead in paths.circuits and 1 <= len(paths.circuits) <= CIRCUITS
         assert paths.ways() and set(paths.ways()) <= set(paths.circuits)
-        assert len(paths.circuits) > 1 or (paths.state is State.LEADING and paths.poll_timeout() is None)
         assert UNSAMPLED <= paths._pto <= max(PTO_MOST, UNSAMPLED)
     while paths.poll_event() is not None:
         pass

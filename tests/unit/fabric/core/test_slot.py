@@ -85,6 +85,30 @@ def test_retries_in_a_silence_are_small_and_whole_every_fourth_time() -> None:
     assert sizes == [3, 1, 1, 1, 3, 1, 1, 1, 3]
 
 
+def test_what_is_asked_in_a_silence_makes_no_circuit_smaller() -> None:
+    """The largest first: a Bound of the smallest alone would make engines throw away what is larger."""
+    slot = bound()
+    slot.flight(0.1, 0.0)
+    asked = []
+    for _ in range(6):
+        fire(slot)
+        asked.append(tuple(message.size for message in binds(slot)))
+    assert asked == [SIZES, (1452, 1232), (1452, 1232), (1452, 1232), SIZES, (1452, 1232)]
+
+
+def test_a_hint_is_followed_while_an_older_bind_is_unanswered() -> None:
+    """The way is back, through another port of the NAT, and the next try would be most of a second away."""
+    slot = bound()
+    slot.flight(0.1, 0.0)
+    while fire(slot) < 5.0:
+        pass
+    tried = fire(slot)
+    for after, follows in ((0.05, False), (0.3, True), (0.35, False)):
+        before = slot.counter
+        slot.handle_control(frames.hint(frames.REBIND, ID), tried + after)
+        assert (slot.counter > before) is follows
+
+
 def test_nothing_regrows_while_a_silence_lasts() -> None:
     slot = bound()
     slot.flight(0.1, 0.0)
