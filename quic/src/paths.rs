@@ -71,9 +71,13 @@ impl Connection {
             return;
         }
         self.gauge.let_one_pass();
-        // forgets the back-off and asks for a PING; then the timer, no longer backed off, may be due at once
+        // forgets the back-off and asks for a PING
         core.handle_network_change(None, now);
-        core.handle_timeout(now);
+        // Then the timer, no longer backed off, may be due. At `now` the core would make up for every time-out since
+        // the last packet, two probes each: a burst of 40 and more after a long silence.
+        if let Some(due) = core.poll_timeout().filter(|due| *due <= now) {
+            core.handle_timeout(due);
+        }
         self.pump();
     }
 
