@@ -63,6 +63,8 @@ pub struct Connection {
     pub(crate) allowed: usize,
     /// How many datagrams that are too large for a new `allowed` are yet to be made known to the core one by one.
     pub(crate) signs: u8,
+    /// How many of the next datagrams leave one by one.
+    pub(crate) probes: u8,
     pub(crate) events: VecDeque<Event>,
     pub(crate) inboxes: BTreeMap<u64, Inbox>,
     pub(crate) outboxes: BTreeMap<u64, Outbox>,
@@ -141,6 +143,7 @@ impl Connection {
             now,
             allowed: usize::from(settings.size),
             signs: 0,
+            probes: 0,
             events: VecDeque::new(),
             inboxes: BTreeMap::new(),
             outboxes: BTreeMap::new(),

@@ -11,6 +11,9 @@ use crate::{invalid, Checked};
 
 /// Losses apart of large packets, and some more than the core needs (four), should probes get lost.
 const SIGNS: u8 = 6;
+/// Datagrams that follow a wish to probe, each a batch of its own. The core fits a batch to its first datagram: behind one
+/// as small as a PING what else there is to say has no room, and it fills the batch with empty packets.
+const PROBES: u8 = 2;
 /// Probe time-outs that time is moved forward for one of them to be over, and not two.
 const HURRIED: f64 = 1.5;
 
@@ -71,9 +74,14 @@ impl Connection {
             return;
         }
         self.gauge.let_one_pass();
-        // forgets the back-off and asks for a PING; then the timer, no longer backed off, may be due at once
+        self.probes = PROBES;
+        // forgets the back-off and asks for a PING
         core.handle_network_change(None, now);
-        core.handle_timeout(now);
+        // Then the timer, no longer backed off, may be due. At `now` the core would make up for every time-out since
+        // the last packet, two probes each.
+        if let Some(due) = core.poll_timeout().filter(|due| *due <= now) {
+            core.handle_timeout(due);
+        }
         self.pump();
     }
 

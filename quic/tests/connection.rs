@@ -370,6 +370,18 @@ fn after_a_silence_a_path_that_is_back_is_used_at_once() {
 }
 
 #[test]
+fn a_probe_after_a_silence_is_no_burst() {
+    let mut pair = Pair::connected(&settings());
+    let stream = pair.ends[0].open_stream(false).unwrap();
+    pair.ends[0].write(stream, b"lost").unwrap();
+    while pair.out(0).is_some() {}
+    pair.now += 20_000 * MS; // asleep: nobody calls the timer
+    pair.ends[0].probe(pair.now).unwrap();
+    let sent: usize = std::iter::from_fn(|| pair.out(0)).map(|b| b.bytes.len().div_ceil(b.stride)).sum();
+    assert!((1..=3).contains(&sent), "{sent} datagrams");
+}
+
+#[test]
 fn a_smaller_size_is_kept_and_a_larger_one_found() {
     let mut pair = Pair::connected(&Settings { size: 1392, ..settings() });
     let stream = pair.ends[0].open_stream(false).unwrap();

@@ -153,7 +153,8 @@ impl Connection {
         for _ in 0..OVERSIZED {
             let core = self.core.as_mut()?;
             let shrinks = self.signs > 0 && usize::from(core.current_mtu()) > self.allowed;
-            let segments = if shrinks { NonZeroUsize::MIN } else { segments };
+            let segments = if shrinks || self.probes > 0 { NonZeroUsize::MIN } else { segments };
+            self.probes = self.probes.saturating_sub(1);
             if shrinks {
                 self.gauge.let_one_pass();
             }

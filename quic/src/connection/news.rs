@@ -27,8 +27,15 @@ impl Connection {
                     core.handle_event(answer);
                 }
             }
+            let mut drained = None;
             while let Some(event) = self.core.as_mut().and_then(proto::Connection::poll) {
                 quiet = false;
+                // one for every frame: the first has taken out what all of them brought
+                if let proto::Event::Stream(proto::StreamEvent::Readable { id }) = event {
+                    if drained.replace(id) == Some(id) {
+                        continue;
+                    }
+                }
                 ended = self.heard(event).err().or(ended);
             }
             if quiet {

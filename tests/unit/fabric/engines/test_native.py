@@ -116,6 +116,21 @@ def test_paths_are_told_and_sizes_set() -> None:
     assert client.live.datagram_room() == before - 220 and client.live.large_lost() == 0
 
 
+def test_a_probe_after_a_silence_is_no_burst() -> None:
+    network, client, _ = joined()
+    stream = client.live.open_stream()
+    assert stream is not None
+    client.live.write(stream, b"lost")
+    while client.live.transmit(network.now, HEADER):
+        pass
+    asleep = network.now + 5.0
+    client.live.probe(asleep)
+    sent = 0
+    while (batch := client.live.transmit(asleep, HEADER)) is not None:
+        sent += batch.segments
+    assert 1 <= sent <= 3
+
+
 def test_only_an_initial_packet_makes_a_server_connection() -> None:
     first = ENGINE.connect(CLIENT, 0.0).transmit(0.0)
     assert first is not None
