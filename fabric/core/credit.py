@@ -12,9 +12,14 @@ LARGEST_WINDOW = 14 << 20
 """Eight flows that were as fast as can be and then stand still stay below 128 MiB, with all that is held besides."""
 PROCESS_WINDOW = 256 << 20
 """What the windows of all flows of a process may grow to together (initial windows not counted)."""
-SCHEDULING = 0.01
-"""Seconds added to the round trip that a window is sized for. Credit passes two event loops and four kernel queues,
-each of which may be busy with a batch: sized by the wire's 0.2 ms alone a window would empty at every turn."""
+LASTS = 4
+"""Round trips for which a window has to last. What lies behind a lost packet is delivered a round trip late, behind one
+that is lost again two, and its credit takes a third: with less, loss would hold the writer back and not the link."""
+SCHEDULING = 0.02
+"""Seconds added to them. Credit passes two event loops and four kernel queues, each of which may be busy with a batch:
+sized by the wire's 0.2 ms alone a window would empty at every turn."""
+PARTS = 4
+"""Credit goes back once one of so many parts of the window was taken: the rest bridges the way back."""
 OFFSET_LIMIT = 1 << 62
 
 
@@ -78,26 +83,25 @@ class Window:
         return self.received <= self.granted
 
     def took(self, count: int, now: float, round_trip: float) -> int | None:
-        """The socket took `count` bytes; the offset to tell the other side, once half of the window is used up."""
+        """The socket took `count` bytes; the offset to tell the other side, once a part of the window is used up."""
         self.taken += count
-        self._measure(now, round_trip + SCHEDULING)
-        if self.granted - self.taken > self.size // 2:
+        self._measure(now, LASTS * round_trip + SCHEDULING)
+        if self.granted - self.taken > self.size - self.size // PARTS:
             return None
         self.granted = self.taken + self.size
         return self.granted
 
-    def _measure(self, now: float, round_trip: float) -> None:
-        """Once a round trip: grow to twice what was delivered in it, so that the window never is what limits."""
+    def _measure(self, now: float, lasts: float) -> None:
+        """Doubles a window that was delivered whole in less than `lasts` seconds, so that it never is what limits."""
         if self._epoch_at < 0:
             self._epoch_at = now
-        elapsed = now - self._epoch_at
-        if elapsed < round_trip:
+        soon = now - self._epoch_at < lasts
+        used_up = self.taken - self._epoch_taken >= self.size
+        if soon and not used_up:
             return
-        delivered = (self.taken - self._epoch_taken) * round_trip / elapsed
         self._epoch_at, self._epoch_taken = now, self.taken
-        wanted = min(int(2 * delivered), LARGEST_WINDOW) - self.size
-        if wanted > 0:
-            self.size += self._budget.take(wanted)
+        if soon:
+            self.size += self._budget.take(min(self.size, LARGEST_WINDOW - self.size))
 
     def close(self) -> None:
         """The flow is over: what the window had grown by goes back."""

@@ -17,6 +17,7 @@
 //!   a flow that has just come finds room. `Compete` is left from time to time, to see whether anybody is still there.
 //! * **Who sends little judges little.** The queue may be that of what the other side sends, two losses may be chance,
 //!   and a window taken from what is in flight would be none. Such rounds count only for what they bring.
+//! * **Who wakes up late catches up.** What was due while the driver slept is sent a little faster afterwards.
 //! * **A longer path is not a queue.** Where every sample has been far above the smallest round trip for a while,
 //!   `ProbeRoundTrip` empties the pipe by half and takes what it sees for the new smallest one.
 //!
@@ -30,13 +31,14 @@
 //!
 //! Where what is:
 //!
-//! * here: what the core calls, and what becomes of it, as pacing rate and window;
+//! * here: what the core calls, and what becomes of it, as pacing rate and window; `arrears`: what pacing is behind;
 //! * measurement: `delivery` (the rate), `largest` (its filter), `round_trips` (the smallest, and whether there is a
 //!   queue), `round` (what is counted in each, and the background loss), `time`;
 //! * `phases`: the picture above;
 //! * `loss`: whether a round's loss is congestion, and the answer;
 //! * `neighbours`: who is found to be there, and how we yield; `share`: CUBIC's window.
 
+mod arrears;
 mod delivery;
 mod largest;
 mod loss;
@@ -54,6 +56,7 @@ use std::time::Instant;
 use noq_proto::congestion::{Controller, ControllerFactory, ControllerMetrics};
 use noq_proto::RttEstimator;
 
+use arrears::Arrears;
 use delivery::{Delivery, Manner};
 use largest::Largest;
 use loss::{Learnt, UNBOUNDED};
@@ -108,6 +111,7 @@ struct Model {
 
     /// Bytes a second; `None`: nothing is known, and the pacer goes by the window.
     pacing: Option<u64>,
+    arrears: Arrears,
     window: u64,
     /// Cruise: the round, rate and smallest round trip that both were made from.
     cruising_by: Option<(u64, f64, Time)>,
@@ -131,6 +135,7 @@ impl Model {
             cycle: Cycle::new(),
             neighbours: Neighbours::new(),
             pacing: None,
+            arrears: Arrears::default(),
             window: INITIAL_PACKETS * u64::from(mtu),
             cruising_by: None,
         };
@@ -250,6 +255,12 @@ impl Controller for Model {
         };
         let time = self.clock.read(now);
         self.ledger.send(time, now, number, bytes.into(), manner);
+        match self.pacing {
+            Some(pace) if !self.ledger.app_limited() => {
+                self.arrears.send(time, bytes.into(), pace as f64, self.rtts.smallest);
+            }
+            _ => self.arrears.forget(time),
+        }
     }
 
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, number: u64, _: bool, _: &RttEstimator) {
@@ -322,7 +333,7 @@ impl Controller for Model {
     fn metrics(&self) -> ControllerMetrics {
         let mut metrics = ControllerMetrics::default();
         metrics.congestion_window = self.window;
-        metrics.pacing_rate = self.pacing;
+        metrics.pacing_rate = self.pacing.map(|pace| pace + self.arrears.pace(2.0 * self.mtu as f64) as u64);
         metrics.bandwidth_estimate = Some((self.estimate() * 8.0) as u64);
         metrics
     }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,6 +13,7 @@ from warren.fabric.core.credit import (
     INITIAL_WINDOW,
     LARGEST_WINDOW,
     OFFSET_LIMIT,
+    PARTS,
     Allowance,
     Budget,
     Window,
@@ -24,19 +28,38 @@ def test_an_older_or_absurd_credit_changes_nothing() -> None:
     assert allowance.room == INITIAL_WINDOW + 5
 
 
-def test_credit_comes_back_in_halves_of_the_window() -> None:
-    window = Window(Budget(0))
+def test_credit_comes_back_in_parts_of_the_window() -> None:
+    window, part = Window(Budget(0)), INITIAL_WINDOW // PARTS
     assert window.arrived(INITIAL_WINDOW) and not Window(Budget(0)).arrived(INITIAL_WINDOW + 1)
-    assert window.took(INITIAL_WINDOW // 2 - 1, 0.0, 0.01) is None
-    assert window.took(1, 0.0, 0.01) == INITIAL_WINDOW // 2 + INITIAL_WINDOW
+    assert window.took(part - 1, 0.0, 0.01) is None
+    assert window.took(1, 0.0, 0.01) == part + INITIAL_WINDOW
 
 
-def test_a_reader_as_fast_as_the_writer_gets_a_window_twice_what_it_takes_in_a_round_trip() -> None:
+def test_a_reader_as_fast_as_the_writer_gets_a_window_for_some_round_trips() -> None:
     window, now = Window(Budget()), 0.0
-    for _ in range(200):  # 100 MB/s at a round trip of 50 ms: 5 MB in flight
+    for _ in range(200):  # 20 MB/s at a round trip of 45 ms: 4 MB in 0.2 s
         now += 0.001
-        window.took(100_000, now, 0.04)
-    assert 9_000_000 < window.size < 11_000_000
+        window.took(20_000, now, 0.045)
+    assert 4_000_000 <= window.size < 9_000_000
+
+
+@pytest.mark.parametrize("late", [1, 2])
+def test_a_window_does_not_limit_what_is_delivered_late_behind_losses(late: int) -> None:
+    """Everything arrives so many round trips late, as behind packets that are lost again and again."""
+    rate, round_trip, step = 12_500_000, 0.05, 0.001
+    window, allowance, sent = Window(Budget()), Allowance(), 0
+    due, credit, used = deque[tuple[float, int]](), deque[tuple[float, int]](), []
+    for tick in range(4000):
+        now = tick * step
+        while credit and credit[0][0] <= now:
+            allowance.raise_to(credit.popleft()[1])
+        used.append(min(int(rate * step), allowance.limit - sent))
+        sent += used[-1]
+        due.append((now + round_trip * (0.5 + late), used[-1]))
+        while due and due[0][0] <= now:
+            if (offset := window.took(due.popleft()[1], now, round_trip)) is not None:
+                credit.append((now + round_trip / 2, offset))
+    assert sum(used[-2000:]) >= 0.99 * rate * 2000 * step
 
 
 def test_a_reader_that_stops_keeps_what_it_had_and_gets_no_more() -> None:
