@@ -257,7 +257,7 @@ impl Controller for Model {
         self.ledger.send(time, now, number, bytes.into(), manner);
         match self.pacing {
             Some(pace) if !self.ledger.app_limited() => {
-                self.arrears.send(time, bytes.into(), pace as f64, self.rtts.smallest);
+                self.arrears.send(time, bytes.into(), pace, self.rtts.smallest);
             }
             _ => self.arrears.forget(time),
         }
@@ -333,7 +333,7 @@ impl Controller for Model {
     fn metrics(&self) -> ControllerMetrics {
         let mut metrics = ControllerMetrics::default();
         metrics.congestion_window = self.window;
-        metrics.pacing_rate = self.pacing.map(|pace| pace + self.arrears.pace(2.0 * self.mtu as f64) as u64);
+        metrics.pacing_rate = self.pacing.map(|pace| pace + self.arrears.pace(2 * self.mtu));
         metrics.bandwidth_estimate = Some((self.estimate() * 8.0) as u64);
         metrics
     }
