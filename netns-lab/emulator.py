@@ -39,6 +39,10 @@ REORDERED_BY = 0.005
 """Seconds that a reordered packet is late, at least: several packets overtake it at 5 Mbit/s and more."""
 LOOK_UP_AFTER = 0.1  # seconds, for a signal
 LARGEST = 65_600  # bytes of a frame
+UNSENT = 1 << 30
+"""Bytes, with what the kernel adds, that may wait in the queue before a limited rate. By itself a socket has 92 packets
+there and refuses the rest: 11 ms at 100 Mbit/s, however long the queue is to be."""
+SO_SNDBUFFORCE = 32
 TUNSETIFF, IFF_TAP, IFF_NO_PI = 0x400454CA, 0x0002, 0x1000
 COUNTERS = struct.Struct("=4Q")
 """held, reordered, duplicated, overflowed"""
@@ -78,6 +82,7 @@ class Direction:
             fcntl.ioctl(self.taken, TUNSETIFF, struct.pack("16sH22x", tap.encode(), IFF_TAP | IFF_NO_PI))
             self._card = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
         self._card.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)
+        self._card.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, UNSENT)
         self._card.bind((card, 0))
         self._card.setblocking(False)
 
@@ -87,9 +92,14 @@ class Direction:
         except BlockingIOError:
             return None
 
-    def send(self, packet: bytes) -> None:
-        with suppress(OSError):  # the queue before a limited rate is full (ENOBUFS), or the card is down
-            self._card.send(packet)
+    def send(self, packet: bytes) -> bool:
+        """Whether there was room. What the queue before a limited rate drops is no fault, and counted there."""
+        with suppress(OSError):  # ENOBUFS, or the card is down
+            try:
+                self._card.send(packet)
+            except BlockingIOError:
+                return False
+        return True
 
 
 class Emulator:
@@ -133,7 +143,7 @@ class Emulator:
         while self._held and self._held[0][0] <= now:
             _, _, direction, packet, copies = heapq.heappop(self._held)
             for _ in range(copies):
-                direction.send(packet)
+                self._overflowed += not direction.send(packet)
 
     def _count(self) -> None:
         fates = [direction.fates for direction in self._directions.values()]

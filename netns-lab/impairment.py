@@ -63,7 +63,7 @@ class Report:
 
     `arrived`, `lost`: packets that came to the network's cards, and were dropped there on purpose. The rest is the
     emulator's: packets `held` and passed on later, of them `reordered` and `duplicated`, dropped since it held too many
-    (`overflowed`), and its own processor time in seconds, beside the `seconds` that it has run.
+    or could not pass on more (`overflowed`), and its own processor time in seconds, beside the `seconds` that it ran.
     """
 
     network: str

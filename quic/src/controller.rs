@@ -17,7 +17,6 @@
 //!   a flow that has just come finds room. `Compete` is left from time to time, to see whether anybody is still there.
 //! * **Who sends little judges little.** The queue may be that of what the other side sends, two losses may be chance,
 //!   and a window taken from what is in flight would be none. Such rounds count only for what they bring.
-//! * **Who wakes up late catches up.** What was due while the driver slept is sent a little faster afterwards.
 //! * **A longer path is not a queue.** Where every sample has been far above the smallest round trip for a while,
 //!   `ProbeRoundTrip` empties the pipe by half and takes what it sees for the new smallest one.
 //!
@@ -31,14 +30,13 @@
 //!
 //! Where what is:
 //!
-//! * here: what the core calls, and what becomes of it, as pacing rate and window; `arrears`: what pacing is behind;
+//! * here: what the core calls, and what becomes of it, as pacing rate and window;
 //! * measurement: `delivery` (the rate), `largest` (its filter), `round_trips` (the smallest, and whether there is a
 //!   queue), `round` (what is counted in each, and the background loss), `time`;
 //! * `phases`: the picture above;
 //! * `loss`: whether a round's loss is congestion, and the answer;
 //! * `neighbours`: who is found to be there, and how we yield; `share`: CUBIC's window.
 
-mod arrears;
 mod delivery;
 mod largest;
 mod loss;
@@ -56,7 +54,6 @@ use std::time::Instant;
 use noq_proto::congestion::{Controller, ControllerFactory, ControllerMetrics};
 use noq_proto::RttEstimator;
 
-use arrears::Arrears;
 use delivery::{Delivery, Manner};
 use largest::Largest;
 use loss::{Learnt, UNBOUNDED};
@@ -111,7 +108,6 @@ struct Model {
 
     /// Bytes a second; `None`: nothing is known, and the pacer goes by the window.
     pacing: Option<u64>,
-    arrears: Arrears,
     window: u64,
     /// Cruise: the round, rate and smallest round trip that both were made from.
     cruising_by: Option<(u64, f64, Time)>,
@@ -135,7 +131,6 @@ impl Model {
             cycle: Cycle::new(),
             neighbours: Neighbours::new(),
             pacing: None,
-            arrears: Arrears::default(),
             window: INITIAL_PACKETS * u64::from(mtu),
             cruising_by: None,
         };
@@ -255,12 +250,6 @@ impl Controller for Model {
         };
         let time = self.clock.read(now);
         self.ledger.send(time, now, number, bytes.into(), manner);
-        match self.pacing {
-            Some(pace) if !self.ledger.app_limited() => {
-                self.arrears.send(time, bytes.into(), pace, self.rtts.smallest);
-            }
-            _ => self.arrears.forget(time),
-        }
     }
 
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, number: u64, _: bool, _: &RttEstimator) {
@@ -333,7 +322,7 @@ impl Controller for Model {
     fn metrics(&self) -> ControllerMetrics {
         let mut metrics = ControllerMetrics::default();
         metrics.congestion_window = self.window;
-        metrics.pacing_rate = self.pacing.map(|pace| pace + self.arrears.pace(2 * self.mtu));
+        metrics.pacing_rate = self.pacing;
         metrics.bandwidth_estimate = Some((self.estimate() * 8.0) as u64);
         metrics
     }

@@ -33,16 +33,6 @@ case!(random_loss_is_not_congestion, {
     }
 });
 
-case!(who_wakes_up_late_fills_the_link_too, {
-    for (loss, least) in [(0.0, 85.0), (0.01, 80.0), (0.03, 75.0)] {
-        let link = Link { loss, sleep: 8.0, ..Link::default() };
-        let run = |seed| alone(link.clone(), seed, 20.0);
-        let what = format!("both ends sleep up to 8 ms again and again, {} % loss each way", loss * 100.0);
-        at_least(format!("{what}: Mbit/s"), least, |seed| run(seed).goodput(0.0, 20.0));
-        at_most(format!("{what}: own drops, %"), 2.0, |seed| run(seed).own_drops(0.0, 20.0) * 100.0);
-    }
-});
-
 case!(a_clean_link_is_filled_and_hardly_overrun, {
     for queue in [5.0, 10.0, 25.0, 55.0] {
         let link = Link { queue, ..Link::default() };

@@ -152,6 +152,13 @@ def test_a_rate_that_is_exceeded_drops_the_rest(lab: Lab) -> None:
     assert said["lost_percent"] == pytest.approx(50, abs=8)
 
 
+def test_the_queue_is_as_long_as_was_asked_for(lab: Lab) -> None:
+    """Behind the emulator too, whose own socket would have refused most of it."""
+    lab.impair("cable", Impairment(delay=0.005, rate=20 * 10**6, queue=0.4), towards="far")
+    came = sent(lab, 600)
+    assert came == list(range(600)), "a quarter of a second at this rate"
+
+
 def test_delay_is_what_was_asked_for(lab: Lab, near: Host) -> None:
     assert max(pings(near)) < 20
     lab.impair("cable", Impairment(delay=0.025))

@@ -108,14 +108,9 @@ impl Delivery {
             first_sent: self.first_sent,
             flight: u32::try_from(self.flight).unwrap_or(u32::MAX),
             live: true,
-            app_limited: self.app_limited(),
+            app_limited: self.app_limited_until > self.delivered,
             manner,
         });
-    }
-
-    /// Whether the application had nothing more to send when what is now in flight left.
-    pub fn app_limited(&self) -> bool {
-        self.app_limited_until > self.delivered
     }
 
     /// Where a packet stands. Numbers mostly follow each other, so most stand where they would if all did.

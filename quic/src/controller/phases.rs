@@ -116,7 +116,6 @@ impl Model {
         let c = &mut self.cycle;
         (c.phase, c.at, c.round) = (phase, now, self.rounds);
         self.told.store(phase as u8, Relaxed);
-        self.arrears.forget(now);
         match phase {
             Phase::Up => {
                 c.cruise_queued = c.cruise_queued.saturating_sub(1);

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The driver behaves as an event loop does: it wakes for arrivals and for timers, which the connections round up to
-//! a millisecond; on a busy machine it sleeps on for a while. All randomness of the link comes from the seed.
+//! a millisecond. All randomness of the link comes from the seed.
 
 #![allow(dead_code)] // each test binary uses its own part
 
@@ -67,8 +67,6 @@ pub struct Link {
     pub policer: Option<(f64, f64)>,
     /// From when to when nothing passes.
     pub cut: Option<(f64, f64)>,
-    /// Milliseconds for which everybody sleeps at most, whatever is due.
-    pub sleep: f64,
 }
 
 impl Default for Link {
@@ -80,7 +78,6 @@ impl Default for Link {
             loss: 0.0,
             policer: None,
             cut: None,
-            sleep: 0.0,
         }
     }
 }
@@ -222,7 +219,7 @@ impl World {
         let end = (seconds * SECOND) as u64;
         let mut tick = (SECOND / TICKS) as u64;
         while self.now < end {
-            let next = self.next().max(self.awake()).min(tick);
+            let next = self.next().min(tick);
             self.now = next.max(self.now);
             if self.now >= tick {
                 tick += (SECOND / TICKS) as u64;
@@ -237,11 +234,6 @@ impl World {
             self.step();
         }
         self.flows.into_iter().map(|f| f.outcome).collect()
-    }
-
-    fn awake(&mut self) -> u64 {
-        let sleep = if self.link.sleep > 0.0 { self.random.random::<f64>() * self.link.sleep } else { 0.0 };
-        self.now + (sleep * 1e6) as u64
     }
 
     fn next(&mut self) -> u64 {
