@@ -26,8 +26,11 @@ PATIENCE = 0.25
 """A silence is two PTOs, and at least this."""
 COPIES = 1.0
 """Seconds for which every datagram goes on each circuit; after them each circuit alone in turn."""
+TURN, TURN_SHARE, TURN_MOST = 0.6, 20, 2.0
+"""Seconds of a turn, at least, and the part of the silence so far that it takes, up to TURN_MOST: the other end follows
+a PTO of its own after what the last turn brought it, and that PTO may be far longer than ours (LONG, PTO_MOST)."""
 PROBES = 3
-"""At first, in one turn and before it: one may be lost, or sent just before the way came back."""
+"""At first, in the patience: one may be lost, or sent just before the way came back."""
 BRISK, STEADY = 5.0, 60.0
 """Seconds of silence for which there are so many probes in the patience, and seconds up to which each circuit has one
 EVERY so often: a way that came back is found at once. From then on waits grow with the silence."""
@@ -222,10 +225,11 @@ class Paths:
         self._probe(now)
 
     def _take_turns(self, now: float) -> None:
-        """A turn is as long as the patience: by then the other end has followed, and its answer come."""
+        """Turns outlast the patience: by then the other end has followed, and its answer come."""
         if not self._probes_left:
             self._turn += 1
-            self._probes_left = max(1, round(self._patience() / self._pace(now)))
+            turn = max(self._patience(), TURN, min(self._silence(now) / TURN_SHARE, TURN_MOST))
+            self._probes_left = max(1, round(turn / self._pace(now)))
         self._probes_left -= 1
 
     def _probe(self, now: float) -> None:
