@@ -19,6 +19,7 @@ from warren.fabric.identity.statements import Edge, EdgeList
 OF_TUNNEL, IN_ALL = 2, 3
 """Edges that answer. The third is there at once when both others die together."""
 LOOK_EVERY = 1.0
+"""Seconds between two looks which edges there is a use for."""
 FRESH = 3.0
 """Seconds that an edge has to answer in before another one is attached to, too."""
 KEEP = 60.0

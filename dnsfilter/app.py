@@ -28,7 +28,6 @@ from warren.fabric.core.errors import ConfigError
 from warren.fabric.daemon.health import Health, serve_health
 from warren.fabric.daemon.metrics import Family
 from warren.fabric.daemon.settings import Endpoint
-from warren.fabric.daemon.trimming import trimmed
 
 JITTER: Final = 0.1
 """Share of the interval by which refreshes are spread, so that not everybody asks a list's server at the hour."""
@@ -44,17 +43,6 @@ async def serve(
     refresh_now: asyncio.Event | None = None,
 ) -> None:
     """Load the lists, listen, and refresh until `stop` is set. `ready` is told the ports."""
-    with trimmed():
-        await _serve(settings, stop, progress, ready, refresh_now)
-
-
-async def _serve(
-    settings: Settings,
-    stop: asyncio.Event,
-    progress: Progress | None,
-    ready: Callable[[list[int]], None] | None,
-    refresh_now: asyncio.Event | None,
-) -> None:
     config, state = settings.resolver_config(), Path(settings.state)
     lists = Lists(settings.lists, settings.policy, tuple(config.groups), state)
     trust = Trust(settings.upstream_ca)

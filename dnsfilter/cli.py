@@ -28,6 +28,7 @@ from warren.dnsfilter.refresh import read_states
 from warren.dnsfilter.running import running
 from warren.dnsfilter.settings import Settings
 from warren.fabric.core.errors import ConfigError
+from warren.fabric.daemon.trimming import trimmed
 
 app = typer.Typer(no_args_is_help=True, help="The filtering resolver: run it on its own, and ask why it says what.")
 app.add_typer(policycli.app, name="policy")
@@ -163,7 +164,7 @@ async def _serve(settings: Settings, bars: Progress) -> None:
         bars.stop()
         typer.echo(f"answering on {', '.join(settings.listen)}", err=True)
 
-    with running(Path(settings.state)):
+    with running(Path(settings.state)), trimmed():
         await serve(settings, stop, progress, ready, refresh_now)
 
 

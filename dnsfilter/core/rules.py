@@ -266,7 +266,7 @@ class RuleSet:
 
     def match(self, name: bytes, kind: int, client: Subject) -> Match | None:
         """What lists say about a wire name; None: nothing. 1 µs for a name of three labels."""
-        keys, mask = self._keys, len(self._keys) - 1
+        keys, mask = self._keys, self._mask
         found: list[tuple[int, Masks]] = []
         at, tables, suffix, last = 0, self._own, name, len(name) - self.shortest
         while at <= last:
@@ -389,7 +389,7 @@ class RuleSet:
         return out
 
     def _combo_of(self, suffix: bytes) -> int | None:
-        mask = len(self._keys) - 1
+        mask = self._mask
         key = hash(suffix) or 1
         slot = key & mask
         while held := self._keys[slot]:

@@ -143,8 +143,8 @@ class TcpOrigin(Descriptor):
         super().close()
 
 
-class UdpOrigin(Descriptor):
-    """The connector's socket to an origin that answers each datagram with itself."""
+class Answering(Descriptor):
+    """The connector's socket to an origin that answers each datagram at once."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -157,11 +157,10 @@ class UdpOrigin(Descriptor):
     def writable(self) -> bool:
         return True
 
-    def send(self, data: Any) -> int:
+    def answers(self, data: bytes) -> None:
         self.got += 1
-        self._waiting.append(bytes(data))
+        self._waiting.append(data)
         self.poll()
-        return len(data)
 
     def recv(self, size: int) -> bytes:
         if not self._waiting:
@@ -169,29 +168,22 @@ class UdpOrigin(Descriptor):
         return self._waiting.popleft()
 
 
-class EchoOrigin(Descriptor):
-    """The connector's ping socket (icmp(7)), and a host that answers."""
+class UdpOrigin(Answering):
+    """With each datagram itself."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._waiting: deque[bytes] = deque(maxlen=256)
-        self.got = 0
+    def send(self, data: Any) -> int:
+        self.answers(bytes(data))
+        return len(data)
 
-    def readable(self) -> bool:
-        return bool(self._waiting)
 
-    def writable(self) -> bool:
-        return True
+class EchoOrigin(Answering):
+    """To ping (icmp(7)), as a host does."""
 
     def sendto(self, message: bytes, to: Any) -> None:
-        self.got += 1
-        self._waiting.append(b"\0" + message[1:])
-        self.poll()
+        self.answers(b"\0" + message[1:])
 
     def recvfrom(self, size: int) -> tuple[bytes, tuple[str, int]]:
-        if not self._waiting:
-            raise BlockingIOError(errno.EAGAIN, "nothing there")
-        return self._waiting.popleft(), ("10.0.0.1", 0)
+        return self.recv(size), ("10.0.0.1", 0)
 
     def recvmsg(self, *words: Any) -> Any:
         raise BlockingIOError(errno.EAGAIN, "no error")
