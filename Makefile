@@ -50,8 +50,8 @@ test-controller: $(READY) ## the native engine's own tests in release mode: its 
 
 soak: SEEDS = 1000
 MODEL ?= 5000
-soak: native ## torture of each pairing of engines, SEEDS=1000; the stateful model, MODEL=5000; writes docs/soak.md (hours)
-	@$(BIN)/python -m tests.sim.soak $(SEEDS) --model $(MODEL) --write
+soak: native ## torture of each pairing of engines, SEEDS=1000; the stateful model, MODEL=5000; writes docs/soak*.md (hours)
+	@$(BIN)/python -m tests.sim.soak $(SEEDS) --model $(MODEL) --journal .venv/soak-$$(git rev-parse --short HEAD).jsonl --write
 
 soak-lab: native ## an hour in the lab on a link that stays bad and changes; writes docs/soak-lab.md (as root)
 	@$(BIN)/python -m tests.lab.hour --write

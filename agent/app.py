@@ -238,6 +238,7 @@ class Agent:
     # ---- what nodes tell ----
 
     def connected(self) -> None:
+        self._attachments.connected()
         self.dns.judge_is_back()
 
     def disconnected(self, reason: Reason, detail: str) -> None:

@@ -10,6 +10,7 @@ beside it, until it is back.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable
 
 from warren.fabric.aio.edges import PerEdge, in_order, serving
@@ -24,8 +25,6 @@ FRESH = 3.0
 """Seconds that an edge has to answer in before another one is attached to, too."""
 KEEP = 60.0
 """Seconds for which an edge stays attached to after its last use: others may go away again."""
-REACHED = 0.05
-"""Seconds between two looks whether a tunnel's edge is connected."""
 
 
 def choose(key: str, edges: EdgeList, tunnels: Iterable[str], able: Callable[[Edge], bool]) -> set[Edge]:
@@ -70,6 +69,8 @@ class Attachments:
         """Since when there is a node for it."""
         self._nodes = PerEdge(make, self._of(self._used), leaving)
         self._timer: asyncio.TimerHandle | None = None
+        self._news = asyncio.Event()
+        """Another edge is connected."""
 
     @property
     def nodes(self) -> list[Node]:
@@ -89,15 +90,23 @@ class Attachments:
         self._edges = edges
         self._look()
 
+    def connected(self) -> None:
+        """An edge is: whoever waits for one looks whether it is his."""
+        self._news.set()
+        self._news = asyncio.Event()
+
     async def reach(self, tunnel: str) -> None:
         """Waits until an edge of the tunnel's is connected, while one may be soon."""
         self._look()
         there = serving(tunnel, self._edges).edges
         while True:
             nodes = [node for node in self.nodes if node.edge in there]
-            if any(node.state == "connected" for node in nodes) or not any(self._fresh(node.edge) for node in nodes):
+            fresh_until = max((self._since[node.edge] + FRESH for node in nodes), default=0.0)
+            if any(node.state == "connected" for node in nodes) or self._loop.time() >= fresh_until:
                 return
-            await asyncio.sleep(REACHED)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(fresh_until):
+                    await self._news.wait()
 
     def _of(self, wanted: Iterable[Edge]) -> EdgeList:
         kept = set(wanted)

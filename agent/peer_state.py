@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from warren.fabric.aio.circuits import PeerPath
+from warren.fabric.aio.peer_path import PeerPath
 from warren.fabric.core.agent_peer import AgentPeer
 from warren.fabric.core.engine import Limits
 from warren.fabric.core.flow import Flow
@@ -64,6 +64,8 @@ class PeerState:
     def usable(self, tried: Collection[bytes]) -> bool:
         """New flows may be opened here, and it is not, nor will be, one of those connectors."""
         if self.gone or self.draining or (self.peer is not None and self.peer.closed):
+            return False
+        if self.path is not None and not self.path.counting:
             return False
         if self.boot:
             return self.boot not in tried and self.load < PEER_LIMITS.streams - 8

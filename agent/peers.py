@@ -19,7 +19,8 @@ import structlog
 from warren.agent.config import HOLD
 from warren.agent.opening import Opening, Wanted
 from warren.agent.peer_state import DATAGRAMS, PEER_LIMITS, STREAMS, PeerState
-from warren.fabric.aio.circuits import CircuitSocket, PeerPath
+from warren.fabric.aio.circuits import CircuitSocket
+from warren.fabric.aio.peer_path import PeerPath
 from warren.fabric.core.agent_peer import AgentPeer
 from warren.fabric.core.credit import Budget
 from warren.fabric.core.engine import ClientConfig, Engine
@@ -263,7 +264,7 @@ class Peers:
         self._look_away(path)
 
     def _look_away(self, path: PeerPath) -> None:
-        if all(way.circuit in path.away for way in path.ways):
+        if not path.counting:
             self._away(path)
 
     def _away(self, path: PeerPath) -> None:
@@ -300,11 +301,12 @@ class Peers:
 
     def renew(self, socket: CircuitSocket) -> None:
         """The switch behind this socket was restarted, or has left the list: living peer connections get circuits
-        anew, those that have no other one at once."""
+        anew, those that have no other one that counts at once."""
         for state, path, circuit in self._through(socket):
-            if path.remove(circuit):
+            removed = path.remove(circuit)
+            if removed and path.away:  # an edge that only does not answer says nothing of the connector
                 self._look_away(path)
-            elif not state.renewing:
+            if not (removed and path.counting) and not state.renewing:
                 self._spawn(self._renew_once(state, path))
 
     def silent(self, socket: CircuitSocket) -> None:
@@ -312,7 +314,7 @@ class Peers:
         them, and who has no other one gets it at once."""
         for state, path, circuit in self._through(socket):
             if len(path.ways) > 1:
-                path.away.add(circuit)
+                path.silent.add(circuit)
             elif not state.renewing:
                 self._spawn(self._renew_once(state, path))
 
@@ -342,7 +344,7 @@ class Peers:
                     continue
                 now = self._loop.time()
                 if error.reason is Reason.JUDGE_AWAY:
-                    until = None
+                    until = state.away = None
                 elif now > (until := until or now + self._hold):
                     self.ended(path, error.reason)
                     return

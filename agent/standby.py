@@ -83,8 +83,7 @@ class Standbys:
     def _lacks(self, state: PeerState) -> bool:
         if state.path is None or state.peer is None or not state.peer.ready or state.peer.closed or state.gone:
             return False
-        ways = state.path.ways
-        return len(ways) < CIRCUITS - 1 and sum(way.circuit not in state.path.away for way in ways) < USABLE
+        return len(state.path.ways) < CIRCUITS - 1 and state.path.counting < USABLE
 
     def _choose(self, state: PeerState) -> Switch | None:
         """The first edge, in the order for this tunnel, that is connected and has no circuit of this connection."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from warren.agent.peer_state import PeerState
     from warren.agent.tcp import TcpFlow
     from warren.agent.udp import UdpFlow
-    from warren.fabric.aio.circuits import PeerPath
+    from warren.fabric.aio.peer_path import PeerPath
 
 FLOWS = 1000
 """Flows that one status tells of."""

@@ -93,7 +93,8 @@ class Switchboard:
     async def circuit(
         self, tunnel: str, ask: Callable[[Node], Coroutine[Any, Any, tuple[Circuit, CircuitSocket]]]
     ) -> tuple[Circuit, CircuitSocket]:
-        """The first that one of them gives; what comes later is given back. Raises DeniedError."""
+        """The first that one of them gives; what comes later is given back. Raises DeniedError: TUNNEL_DOWN only where
+        an edge says so that the tunnel's connectors attach to. The others can't know."""
 
         async def one(node: Node) -> tuple[Circuit, CircuitSocket]:
             asking = asyncio.create_task(ask(node))
@@ -101,6 +102,10 @@ class Switchboard:
                 return await asyncio.shield(asking)
             except asyncio.CancelledError:
                 self._give_back(node, asking)
+                raise
+            except DeniedError as error:
+                if error.reason is Reason.TUNNEL_DOWN and node.edge not in serving(tunnel, self._edges()).edges:
+                    raise DeniedError(Reason.JUDGE_AWAY, "none of the tunnel's edges answers") from None
                 raise
 
         await self._reach(tunnel)
@@ -138,14 +143,15 @@ class Switchboard:
                 if not done and latest is not None and self.others(latest):
                     latest.doubt()
                 latest = None  # it has answered, or had its time: the next one
-                for task in done:
+                for task in [task for task in running if task in done]:  # who was asked first counts first
                     answered = running.pop(task)
                     try:
                         answer = task.result()
                     except DeniedError as denied:
                         if denied.reason not in ELSEWHERE:
                             raise
-                        error = denied
+                        if error is None or error.reason is Reason.JUDGE_AWAY:
+                            error = denied  # what an edge knows, rather than that another one knows nothing
                     else:
                         self._slow.pop(answered, None)
                         for node in running.values():

@@ -24,7 +24,7 @@ from warren.agent.decisions import Decisions
 from warren.agent.opening import Opening, Wanted
 from warren.agent.peers import Peers
 from warren.agent.tcp import Names, Refusal
-from warren.fabric.aio.circuits import PeerPath
+from warren.fabric.aio.peer_path import PeerPath
 from warren.fabric.core.echo import EXCEEDED, REPLY, Request, pack_request, read_answer
 from warren.fabric.core.errors import DeniedError
 from warren.fabric.core.flow import Flow

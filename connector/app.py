@@ -20,11 +20,12 @@ from warren.connector.health import families, own_listeners_spared, ready
 from warren.connector.lease import Lease
 from warren.connector.resolve import take_names_as_they_are
 from warren.fabric.aio import logs
-from warren.fabric.aio.circuits import CircuitSocket, PeerPath, Way
+from warren.fabric.aio.circuits import CircuitSocket
 from warren.fabric.aio.edges import Newest, PerEdge, serving
 from warren.fabric.aio.elapsed import elapsed
 from warren.fabric.aio.node import Node
 from warren.fabric.aio.owner import Identity
+from warren.fabric.aio.peer_path import PeerPath, Way
 from warren.fabric.aio.presence import Presence
 from warren.fabric.core.connector_peer import ConnectorPeer
 from warren.fabric.core.credit import Budget
@@ -223,7 +224,7 @@ class Connector:
         the place of the one through the same edge."""
         known = self._by_peer.get(offer.peer)
         if known is not None and known.path is not None and known.peer is not None:
-            if known.peer.key == offer.key:
+            if known.offer.key == offer.key:  # which the handshake, if it is under way still, has yet to prove
                 before = known.path.add(circuit_socket, offer.circuit, offer.size)
                 self._doors.pop(before or b"", None)
                 if known.path.through(circuit_socket) == offer.circuit:

@@ -85,7 +85,8 @@ class Edge:
         copy = StoreCopy(config.state_dir / FILE, credentials.edge.id)
         self.follower = Follower(repository, config.lease, age=age, copy=copy)
         self.known = KnownEdges(credentials, config.state_dir)
-        self.socket = open_socket((listen_host(config.listen_host), config.listen_port or credentials.edge.port))
+        listens = listen_host(config.listen_host), config.listen_port or credentials.edge.port
+        self.socket = open_socket(listens, tos=True)
         now = self._loop.time()
         doorkeeper = Doorkeeper(credentials.network, credentials.leaf, lambda: repository.snapshot, time.time)
         self.dns = dns
@@ -210,7 +211,6 @@ class Edge:
         self._standstill.look()
         more = self.forwarder.serve(self.socket, self._loop.time, self.connections.receive, old=self._old)
         self._old = self._old and more
-        self.forwarder.flush(self.socket)
         self.connections.settle()
         self._timer.arm()
 

@@ -94,6 +94,9 @@ class AgentSide(Told):
         for circuit_socket in node.sockets:
             self.peers.renew(circuit_socket)
 
+    def connected(self) -> None:
+        self.attachments.connected()
+
     def disconnected(self, reason: Reason, detail: str) -> None:
         if reason is Reason.DEVICE_UNKNOWN:
             self.peers.end_all(reason)

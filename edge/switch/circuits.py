@@ -79,6 +79,7 @@ class Circuits:
         self._waiting: deque[_Waiting] = deque()
         self._sweep_at = now + SWEEP
         self._beats_at = now + BEATS
+        self._settled_at = now + self.limits.settling
         self._messages: deque[tuple[Member, say.ToNode]] = deque()
         self._packets: deque[tuple[Address, bytes]] = deque(maxlen=PACKETS)
 
@@ -105,7 +106,10 @@ class Circuits:
             if index not in member.slots:
                 self._give(member, index, now)
         self.members[member] = None
-        given = tuple(say.SlotGiven(i, s.id, s.key) for i, s in sorted(member.slots.items()))
+        given = tuple(
+            say.SlotGiven(i, s.id, s.key, tuple(s.circuits) if role == "agent" else None)
+            for i, s in sorted(member.slots.items())
+        )
         self._messages.append((member, say.Attached(self.boot, given)))
         for slot in member.slots.values():
             self._catch_up(slot)
@@ -184,6 +188,9 @@ class Circuits:
             if slot is circuit.connector and not circuit.from_connector:
                 self._offer(circuit)  # the first offer may have been lost with the attachment before
             self._tell(slot, say.Resized(circuit.id, circuit.size))
+            there = circuit.far(slot).member
+            if there is None or there.silent:
+                self._tell(slot, say.FarAway(circuit.id))
 
     def _leave_tunnel(self, member: Member) -> None:
         there = self._connectors.get(member.tunnel, {})
@@ -194,7 +201,8 @@ class Circuits:
     # ---- circuits ----
 
     def ask(self, member: Member, ask: say.Ask, now: float) -> None:
-        """An agent asks for a circuit: answered by `Circuit` or `NoCircuit`, at once or within `ask_wait`."""
+        """An agent asks for a circuit: answered by `Circuit` or `NoCircuit`, at once or within `ask_wait`,
+        where this process is new within `settling`."""
         self.beat(member, now)
         tunnel = self._tunnel(member, ask, now)
         if isinstance(tunnel, Reason):
@@ -207,7 +215,8 @@ class Circuits:
                 self._refuse(member, ask, Reason.LIMIT)
                 return
             member.asks += 1
-            self._waiting.append(_Waiting(now + self.limits.ask_wait, member, ask, tunnel))
+            until = max(now + self.limits.ask_wait, self._settled_at)
+            self._waiting.append(_Waiting(until, member, ask, tunnel))
 
     def drop(self, member: Member, drop: say.Drop, now: float) -> None:
         """Either end ends a circuit; the other is told. Of a circuit that is not its own: nothing happens."""
@@ -355,10 +364,12 @@ class Circuits:
     # ---- time ----
 
     def poll_timeout(self) -> tuple[float, Timer]:
-        due = [(self._sweep_at, Timer.SWEEP), (self._beats_at, Timer.BEATS)]
-        if self._waiting:
-            due.append((self._waiting[0].until, Timer.ASK))
-        return min(due, key=lambda one: one[0])
+        at, what = self._sweep_at, Timer.SWEEP
+        if self._beats_at < at:
+            at, what = self._beats_at, Timer.BEATS
+        if self._waiting and self._waiting[0].until < at:
+            at, what = self._waiting[0].until, Timer.ASK
+        return at, what
 
     def handle_timeout(self, now: float) -> None:
         while self._waiting and self._waiting[0].until <= now:

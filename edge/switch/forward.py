@@ -13,6 +13,7 @@ import socket
 import struct
 from collections import Counter
 from collections.abc import Callable
+from functools import lru_cache
 
 from warren.edge.switch.circuits import Circuits
 from warren.fabric.core.engine import Address, Buffer
@@ -59,7 +60,7 @@ class Forwarder:
             if stride <= HEADER:
                 self.dropped["foreign"] += 1
                 return []
-            if not _uniform(buffer, stride, header):
+            if not _uniform(buffer, stride):
                 return self._split(buffer, stride, source, now)
         circuit = self._table.get(header)
         if circuit is not None:
@@ -180,8 +181,20 @@ class Forwarder:
         old: bool = False,
     ) -> bool:
         """Reads up to BATCHES buffers from a readable, non-blocking socket: circuit packets are passed on, all else
-        goes to `quic(buffer, stride, source, now)`. `old`: what is read waited while this process stood still; circuit
-        packets are dropped, for at both ends they would look like a long round trip. Whether there may be more."""
+        goes to `quic(buffer, stride, source, now)`; then what the core has to answer is sent. `old`: what is read
+        waited while this process stood still; circuit packets are dropped, for at both ends they would look like a long
+        round trip. Whether there may be more."""
+        more = self._read(sock, clock, quic, old)
+        self.flush(sock)
+        return more
+
+    def _read(
+        self,
+        sock: socket.socket,
+        clock: Callable[[], float],
+        quic: Callable[[bytes, int, Address, float], None],
+        old: bool,
+    ) -> bool:
         for _ in range(BATCHES):
             try:
                 buffer, ancillary, _, source = sock.recvmsg(BUFFER, _ANCILLARY)
@@ -200,7 +213,6 @@ class Forwarder:
                 continue
             for run in self.forward(buffer, stride, source, now):
                 self.send(sock, run, tos)
-            self.flush(sock)
         return True
 
 
@@ -217,16 +229,16 @@ def read_ancillary(ancillary: list[tuple[int, int, bytes]]) -> tuple[int, int]:
     return stride, tos
 
 
-def _uniform(buffer: bytes, stride: int, header: bytes) -> bool:
-    """Whether every segment carries this header. Strided slices, last byte first: ids differ there as anywhere."""
+def _uniform(buffer: bytes, stride: int) -> bool:
+    """Whether every segment carries the header of the first."""
     count = -(-len(buffer) // stride)
-    return (
-        buffer[7::stride].count(header[7]) == count
-        and buffer[6::stride].count(header[6]) == count
-        and buffer[5::stride].count(header[5]) == count
-        and buffer[4::stride].count(header[4]) == count
-        and buffer[3::stride].count(header[3]) == count
-        and buffer[2::stride].count(header[2]) == count
-        and buffer[1::stride].count(header[1]) == count
-        and buffer[0::stride].count(header[0]) == count
-    )
+    if (count - 1) * stride + HEADER > len(buffer):
+        return False  # the last one is shorter than a header
+    headers = _headers(stride, count)(buffer)
+    return headers.count(headers[0]) == count
+
+
+@lru_cache(maxsize=256)
+def _headers(stride: int, count: int) -> Callable[[bytes], tuple[int, ...]]:
+    """Takes the headers of so many segments out of a buffer, as integers."""
+    return struct.Struct("=" + f"Q{stride - HEADER}x" * (count - 1) + "Q").unpack_from

@@ -18,6 +18,9 @@ class Limits:
     """Seconds for which slots and circuits outlive their attachment."""
     ask_wait: float = 5.0
     """Seconds for which an ask waits for a connector."""
+    settling: float = 20.0
+    """Seconds of a new process in which it waits longer, until they are over: what was attached to the one before comes
+    back meanwhile. A node pauses for 15 at most between attempts (fabric/aio/node.py)."""
     asks: int = 1024
     asks_per_node: int = 16
     asks_per_second: float = 20.0

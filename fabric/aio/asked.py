@@ -11,8 +11,8 @@ from warren.fabric.core.reasons import Reason
 
 T = TypeVar("T")
 
-ANSWER_TIME = 8.0
-"""Seconds for a decision or a circuit: the switch parks a request for 5."""
+ANSWER_TIME, CIRCUIT_TIME = 8.0, 24.0
+"""Seconds for a decision, and for a circuit: a switch parks a request for 5, for up to 20 where it is new."""
 DOUBT = 1.0
 """Seconds without an answer of the judge after which we look whether it still is the same process."""
 
@@ -21,14 +21,20 @@ class Asked(Generic[T]):
     """The questions of one kind, by their number."""
 
     def __init__(
-        self, what: str, flush: Callable[[], None], doubt: Callable[[], None], patience: float = DOUBT
+        self,
+        what: str,
+        flush: Callable[[], None],
+        doubt: Callable[[], None],
+        patience: float = DOUBT,
+        limit: float = ANSWER_TIME,
     ) -> None:
         """`what`: their name in the plural, for whoever asks too many. `flush`: sends what was asked. `doubt`: called
-        when one has waited for `patience` seconds."""
+        when one has waited for `patience` seconds. `limit`: seconds after which it counts as not answered."""
         self._what = what
         self._flush = flush
         self._doubt = doubt
         self._patience = patience
+        self._limit = limit
         self._waiting: dict[int, asyncio.Future[T]] = {}
 
     async def answer(self, request: int | None) -> T:
@@ -41,7 +47,7 @@ class Asked(Generic[T]):
         self._flush()
         doubting = loop.call_later(self._patience, self._doubt)
         try:
-            async with asyncio.timeout(ANSWER_TIME):
+            async with asyncio.timeout(self._limit):
                 return await future
         except TimeoutError:
             raise DeniedError(Reason.JUDGE_AWAY, "no answer") from None

@@ -10,7 +10,7 @@ from warren.fabric.aio.lookup import any_address
 from warren.fabric.aio.udp import UdpSocket
 from warren.fabric.core.engine import Address, Batch, ClientConfig, Engine, Limits, PathChange
 from warren.fabric.core.errors import WireError
-from warren.fabric.core.link import Link, LinkEvent, LinkReady
+from warren.fabric.core.link import Link, LinkEvent
 from warren.fabric.core.reasons import TLS_ALERTS, Reason
 
 ALPN = "warren-attach/1"
@@ -22,8 +22,6 @@ LIMITS = {
 NUDGE_EVERY, NUDGE_SHARE = 0.5, 20
 """Seconds between two first packets, and at least this part of the time that they have gone unanswered."""
 
-LOOK_TIME = 5.0
-"""Seconds for a look whether the edge is the same process."""
 PROBES, PROBE_TIME = 5, 0.2
 """How often a connection is probed before it counts as lost, and the least seconds for each answer."""
 
@@ -53,7 +51,7 @@ class Call:
         self.dropped = 0
         self.heard = 0.0
         """When anything came last, by the loop's clock."""
-        self._answered = 0.0
+        self.answered = 0.0
         """When anything genuine came last."""
         self._began = 0.0
         self._nudge: asyncio.TimerHandle | None = None
@@ -102,7 +100,7 @@ class Call:
             connection.probe(self._loop.time())
             self.flush()
             await asyncio.sleep(max(PROBE_TIME, connection.pto()))
-            if self._answered > asked:
+            if self.answered > asked:
                 return True
         return False
 
@@ -133,13 +131,13 @@ class Call:
 
     # ---- the socket's ----
 
-    def handle_buffer(self, buffer: bytes, stride: int, address: Address, tos: int) -> None:
+    def handle_buffer(self, buffer: bytes, stride: int, address: Address) -> None:
         if address != self._address:
             self.dropped += 1
             return
         self.heard = self._loop.time()
         if self._drive.receive(buffer, stride).authenticated:
-            self._answered = self.heard
+            self.answered = self.heard
 
     def handle_received(self) -> None:
         self.flush()
@@ -162,25 +160,6 @@ class Call:
             self.link.connection.close(Reason.PROTOCOL.close_code, str(error)[:200], now)
             busy = True
         return busy
-
-
-async def boot_id(engine: Engine, config: ClientConfig, address: Address, mark: int = 0) -> bytes:
-    """The id of the process that answers there, told to a connection of its own; empty if none does in time."""
-    seen: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-
-    def handle(event: LinkEvent) -> None:
-        if isinstance(event, LinkReady) and not seen.done():
-            seen.set_result(event.boot)
-
-    call = Call(engine, config, address, handle, lambda: False, mark=mark)
-    call.start()
-    try:
-        async with asyncio.timeout(LOOK_TIME):
-            return await seen
-    except TimeoutError:
-        return b""
-    finally:
-        call.close(Reason.CANCELLED)
 
 
 def why_over(code: int, detail: str) -> tuple[Reason, str]:

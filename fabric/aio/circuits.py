@@ -1,4 +1,4 @@
-"""A circuit socket: its slot's binding, and the peer connections whose circuits lead through it.
+"""A circuit socket: its slot's binding, and the ways of peer connections (peer_path.py) that lead through it.
 
 A GRO buffer may hold segments of several circuits and of circuit control: the engine of the first one takes its own and
 hands the others' spans back, which go through the same door again (protocol.md, section 1).
@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
 
-import structlog
-
-from warren.fabric.aio.drive import Drive
 from warren.fabric.aio.lookup import any_address
 from warren.fabric.aio.timer import Timer
 from warren.fabric.aio.udp import UdpSocket
 from warren.fabric.core import frames
-from warren.fabric.core.engine import Address, Batch, Buffer, Connection, PathChange
-from warren.fabric.core.paths import Paths, State, believed_pto, copy_for
-from warren.fabric.core.peer import PeerEvent
+from warren.fabric.core.engine import Address, Batch, Buffer, PathChange
+from warren.fabric.core.paths import believed_pto
 from warren.fabric.core.slot import Slot, SlotBound, Verify
 
-log = structlog.get_logger()
+if TYPE_CHECKING:
+    from warren.fabric.aio.peer_path import PeerPath
 
 LOOK_EVERY = 0.005
 """Seconds after traffic until the slot is told of it and its timers are looked at: none of them is finer."""
@@ -31,28 +28,8 @@ BLACK_HOLE = 6
 """Large packets lost with none acknowledged since: the path takes less than it did."""
 QUIET = 1.0
 """Seconds without anything from the switch, after which what comes is news: the way works."""
-SILENT = 30.0
-"""Seconds without anything that authenticates after which the other end of a peer connection counts as silent: each
-asks every 20 s whether the other is there. Flows that rest do not age meanwhile."""
 RUNS = 64
 """Runs of one header that are looked at in one buffer: as many as the kernel joins segments; the rest is dropped."""
-
-
-class PeerCore(Protocol):
-    """AgentPeer or ConnectorPeer."""
-
-    connection: Connection
-
-    @property
-    def waiting(self) -> bool: ...
-
-    def handle_connection(self, now: float) -> None: ...
-
-    def poll_event(self) -> PeerEvent | None: ...
-
-    def poll_timeout(self) -> float | None: ...
-
-    def handle_timeout(self, now: float) -> None: ...
 
 
 Expect = Callable[[bytes], "PeerPath | None"]
@@ -164,7 +141,7 @@ class CircuitSocket:
 
     # ---- packets ----
 
-    def handle_buffer(self, buffer: Buffer, stride: int, address: Address, tos: int) -> None:
+    def handle_buffer(self, buffer: Buffer, stride: int, address: Address) -> None:
         if address != self.switch:
             self.dropped["not_the_switch"] += 1
             return
@@ -172,17 +149,21 @@ class CircuitSocket:
         if now - self.heard > QUIET:
             self.keeper.back()
         self.heard = now
-        spans, runs = [(0, len(buffer))], 0
-        view = memoryview(buffer)
+        foreign = self._run(buffer, stride)
+        if foreign:
+            self._others(memoryview(buffer), stride, list(foreign))
+
+    def _others(self, view: memoryview, stride: int, spans: list[tuple[int, int]]) -> None:
+        """Spans of a buffer that its first header does not name."""
+        runs = 1
         while spans and runs < RUNS:
             start, end = spans.pop()
             runs += 1
-            whole = start == 0 and end == len(buffer)
-            spans.extend((start + a, start + b) for a, b in self._run(buffer if whole else view[start:end], stride))
+            spans.extend((start + a, start + b) for a, b in self._run(view[start:end], stride))
         if spans:
             self.dropped["too_many_runs"] += len(spans)
 
-    def _run(self, buffer: Buffer, stride: int) -> list[tuple[int, int]]:
+    def _run(self, buffer: Buffer, stride: int) -> Sequence[tuple[int, int]]:
         """Gives the buffer to whom its first header names; the spans of others."""
         header = bytes(buffer[: frames.HEADER])
         path = self._paths.get(header)
@@ -190,7 +171,7 @@ class CircuitSocket:
             path = self._first(header, bytes(buffer[frames.HEADER : stride or len(buffer)]))
         if path is not None:
             self._touched[path] = None
-            return list(path.receive(header, buffer, stride))
+            return path.receive(header, buffer, stride)
         end = stride if 0 < stride < len(buffer) else len(buffer)
         named = bytes(buffer[1 : frames.HEADER])
         if buffer[0] != frames.CONTROL:
@@ -200,7 +181,7 @@ class CircuitSocket:
         else:
             self.slot.handle_control(buffer[:end], self._loop.time())
             self._controlled = True
-        return [(end, len(buffer))] if end < len(buffer) else []
+        return [(end, len(buffer))] if end < len(buffer) else ()
 
     def handle_received(self) -> None:
         touched, self._touched = self._touched, {}
@@ -238,6 +219,11 @@ class CircuitSocket:
             self._touched.pop(path, None)
         if self.slot is not None:
             self.slot.circuits(len(self._paths))
+
+    @property
+    def circuits(self) -> list[bytes]:
+        """Ids of those that lead through it."""
+        return [header[1:] for header in self._paths]
 
     def path(self, circuit: bytes) -> PeerPath | None:
         return self._paths.get(frames.header(circuit))
@@ -288,188 +274,3 @@ class CircuitSocket:
         if self._looking is not None:
             self._looking.cancel()
         self._udp.close()
-
-
-class Way(NamedTuple):
-    """A circuit of a peer connection, and the socket that it leads through."""
-
-    socket: CircuitSocket
-    circuit: bytes
-
-
-class PeerPath:
-    """One peer connection on its circuits: one leads, the others stand by (fabric/core/paths.py)."""
-
-    def __init__(
-        self,
-        socket: CircuitSocket,
-        circuit: bytes,
-        size: int,
-        peer: PeerCore,
-        handle: Callable[[PeerEvent], Any],
-        *,
-        agent: bool,
-    ) -> None:
-        """`handle`: called with every event of the peer connection. `agent`: this is the end that leads."""
-        self.peer = peer
-        self.heard = asyncio.get_running_loop().time()
-        """When something authenticated came last, by the loop's clock."""
-        self._silence = 0.0
-        """Seconds of all silences together."""
-        self.away: set[bytes] = set()
-        """Circuits whose other end the switch has lost, as far as nothing came by them since."""
-        self._handle = handle
-        self._loop = asyncio.get_running_loop()
-        header = frames.header(circuit)
-        self._ways = {header: Way(socket, circuit)}
-        self._paths = Paths(peer.connection, header, size, self._loop.time(), agent=agent)
-        self.drive = Drive(
-            peer.connection, header, self._drain, self._send, self._timeout, self._timed_out, lambda: peer.waiting
-        )
-        socket.add(header, self)
-
-    # ---- the circuit that leads ----
-
-    @property
-    def header(self) -> bytes:
-        return self._paths.lead
-
-    @property
-    def socket(self) -> CircuitSocket:
-        return self._ways[self._paths.lead].socket
-
-    @property
-    def circuit(self) -> bytes:
-        return self._ways[self._paths.lead].circuit
-
-    @property
-    def flight(self) -> float | None:
-        """Since when something is unacknowledged."""
-        return self._paths.flight_since
-
-    # ---- all of them ----
-
-    @property
-    def ways(self) -> list[Way]:
-        """The leading one first."""
-        return [self._ways[header] for header in self._paths.circuits]
-
-    def uses(self, header: bytes) -> bool:
-        """Whether datagrams go there now, or in turn."""
-        return header == self._paths.lead or self._paths.state is not State.LEADING
-
-    def through(self, socket: CircuitSocket) -> bytes | None:
-        """The circuit through this socket."""
-        return next((way.circuit for way in self._ways.values() if way.socket is socket), None)
-
-    def add(self, socket: CircuitSocket, circuit: bytes, size: int) -> bytes | None:
-        """A further circuit: it takes the place of the one through the same socket, whose id is returned; else it
-        stands by."""
-        header, now = frames.header(circuit), self._loop.time()
-        before = self.through(socket)
-        if before == circuit or not self._paths.add(header, size, now):
-            return None
-        self._ways[header] = Way(socket, circuit)
-        socket.add(header, self)
-        if before is not None:
-            self._remove(frames.header(before), header)
-        self.flush()
-        return before
-
-    def remove(self, circuit: bytes) -> bool:
-        """A circuit is over. False: it is the last one, and stays."""
-        removed = self._remove(frames.header(circuit), None)
-        self.flush()
-        return removed
-
-    def _remove(self, header: bytes, successor: bytes | None) -> bool:
-        if header not in self._ways or not self._paths.remove(header, self._loop.time(), successor):
-            return False
-        way = self._ways.pop(header)
-        self.away.discard(way.circuit)
-        way.socket.remove(header)
-        return True
-
-    def changed(self, header: bytes, kind: PathChange) -> None:
-        self._paths.handle_changed(header, kind, self._loop.time())
-        self.flush()
-
-    def resize(self, header: bytes, size: int) -> None:
-        self._paths.resize(header, size)
-        self.flush()
-
-    # ---- packets ----
-
-    def receive(self, header: bytes, buffer: Buffer, stride: int) -> list[tuple[int, int]]:
-        received = self.drive.receive(buffer, stride, header)
-        if received.authenticated:
-            now, way = self._loop.time(), self._ways[header]
-            if now - self.heard > SILENT:
-                self._silence += now - self.heard
-            self.heard = now
-            self.away.discard(way.circuit)
-            self._paths.handle_received(header, received, now)
-            if way.socket.slot is not None:
-                way.socket.slot.authenticated(now, -(-len(buffer) // stride) if stride else 1)
-        return list(received.foreign)
-
-    def awake(self) -> float:
-        """Seconds, by a clock that does not count the time in which the other end is silent, whichever of the two
-        stands still, or the way between them is dark: idle times of flows are told by it."""
-        now = self._loop.time()
-        gap = now - self.heard
-        return now - self._silence - (gap if gap > SILENT else 0.0)
-
-    def flush(self) -> None:
-        if self.drive.closed:
-            return
-        self.drive.header = self._paths.lead
-        self.drive.flush()
-        for way in self._ways.values():
-            way.socket.look_soon()
-
-    def close(self) -> None:
-        """Leaves the sockets; what the connection had to say was flushed before."""
-        self.drive.close()
-        for header, way in self._ways.items():
-            way.socket.remove(header)
-
-    def _drain(self, now: float) -> bool:
-        self.peer.handle_connection(now)
-        busy = False
-        while (event := self.peer.poll_event()) is not None:
-            busy = True
-            self._handle(event)
-        while (moved := self._paths.poll_event()) is not None:
-            self.drive.header = self._paths.lead
-            log.info("another circuit leads", silence=round(moved.silence, 3), edge=str(self.socket.switch))
-        return busy
-
-    def _send(self, batch: Batch) -> bool:
-        """On every circuit that datagrams go on now; whether the first of them took it."""
-        self._paths.handle_sent()
-        took = [self._send_on(header, batch) for header in self._paths.ways()]
-        return took[0]
-
-    def _send_on(self, header: bytes, batch: Batch) -> bool:
-        socket = self._ways[header].socket
-        if bytes(batch.parts[0][: frames.HEADER]) != header:
-            batch = copy_for(batch, header)
-        if socket.slot is not None:
-            socket.slot.sent(self._loop.time())
-        return socket.send(batch)
-
-    # ---- time ----
-
-    def _timeout(self) -> float | None:
-        self._paths.handle_flight(self._loop.time())
-        above, due = self.peer.poll_timeout(), self._paths.poll_timeout()
-        if above is None or due is None:
-            return above if due is None else due[0]
-        return min(above, due[0])
-
-    def _timed_out(self, now: float) -> None:
-        above = self.peer.poll_timeout()
-        if above is not None and above <= now:
-            self.peer.handle_timeout(now)
-        self._paths.handle_timeout(now)

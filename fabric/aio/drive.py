@@ -1,5 +1,7 @@
 """One QUIC connection on a socket: mutate, drain every event, send every batch, re-arm one timer. In that order.
 
+The engine gets the time of each call, for it makes rates and round trips of it; what is above it the loop's.
+
 `Drive` is for any connection; who uses it says how events are drained and where batches go. Whatever is done to the
 connection outside (a flow written to, credit returned) is followed by `flush()`.
 """
@@ -9,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from warren.fabric.aio.timer import Timer
+from warren.fabric.aio.timer import Timer, clock
 from warren.fabric.core.engine import Batch, Buffer, Connection, Received
 
 ROUNDS = 64
@@ -41,6 +43,7 @@ class Drive:
         self._timed_out = timed_out
         self._more = more
         self._loop = asyncio.get_running_loop()
+        self._clock = clock(self._loop)
         self._stuck: Batch | None = None
         self._timer = Timer(self._earliest, self._due)
         self._soon: asyncio.Handle | None = None
@@ -50,7 +53,7 @@ class Drive:
 
     def receive(self, buffer: Buffer, stride: int, header: bytes | None = None) -> Received:
         """Hands a buffer to the engine; `flush` after the last one. `header`: if another one is in front."""
-        return self.connection.receive(buffer, stride, self.header if header is None else header, self._loop.time())
+        return self.connection.receive(buffer, stride, self.header if header is None else header, self._clock())
 
     def flush(self) -> None:
         """Drains events and sends what there is to send; may be called from within itself."""
@@ -61,13 +64,12 @@ class Drive:
         try:
             for _ in range(ROUNDS):
                 self._again = False
-                now = self._loop.time()
-                if self._drain(now):
+                if self._drain(self._loop.time()):
                     continue
-                if not (self._transmit(now) and self._more()) and not self._again:
+                if not (self._transmit() and self._more()) and not self._again:
                     break
             else:
-                self._transmit(self._loop.time())
+                self._transmit()
                 self._flush_soon()
         finally:
             self._flushing = False
@@ -82,9 +84,9 @@ class Drive:
         self._soon = None
         self.flush()
 
-    def _transmit(self, now: float) -> bool:
+    def _transmit(self) -> bool:
         """Whether anything was sent. A batch that the socket had no room for is the first to go next time."""
-        sent = False
+        sent, now = False, self._clock()
         while True:
             batch = self._stuck or self.connection.transmit(now, self.header)
             if batch is None:
@@ -101,7 +103,7 @@ class Drive:
         return min(mine, above)
 
     def _due(self, now: float) -> None:
-        self.connection.handle_timer(now)
+        self.connection.handle_timer(max(now, self._clock()))
         self._timed_out(now)
         self.flush()
 

@@ -13,15 +13,18 @@ import math
 import random
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Literal
 
 import structlog
 
-from warren.fabric.aio.asked import ANSWER_TIME, DOUBT, Asked
-from warren.fabric.aio.call import ALPN, LIMITS, Call, boot_id, why_over
+from warren.fabric.aio.asked import ANSWER_TIME, CIRCUIT_TIME, DOUBT, Asked
+from warren.fabric.aio.call import ALPN, LIMITS, Call, why_over
 from warren.fabric.aio.circuits import CircuitSocket
+from warren.fabric.aio.doubt import Doubt, Look
 from warren.fabric.aio.lookup import Whereabouts
 from warren.fabric.aio.owner import Identity, Owner
+from warren.fabric.aio.standstill import Standstill
 from warren.fabric.core import frames
 from warren.fabric.core import session as core
 from warren.fabric.core.attachment import Attachment, AttachmentClosed, AttachmentEvent
@@ -45,9 +48,9 @@ BACKOFF = (0.25, 15.0)
 """Seconds between attempts, first and longest, with jitter: five hundred nodes that come back must not come at once."""
 AT_ONCE = 0.1
 """Seconds, at most, before that to an edge that was restarted: each node finds that out at a time of its own."""
-SILENT = 0.5
-"""Seconds of a look whether the edge is the same process after which other edges are used, where there are some: four
-PTOs where the way is longer, for a handshake takes three round trips."""
+UNANSWERED = 2.5
+"""Seconds without an answer to a connector's beats, after which it looks whether the edge is the same process: two were
+lost, and the third is late. One without circuits sends nothing else, and to its engine the edge is there for ten."""
 REFUSALS = frozenset({Reason.WRONG_TUNNEL, Reason.BAD_PROOF, Reason.LIMIT})
 """What an edge says that does not take what a node shows."""
 
@@ -78,16 +81,17 @@ class Node:
         self._attachment: Attachment | None = None
         self._session: core.AgentSession | core.ConnectorSession | None = None
         self._ended: asyncio.Future[None] = self._loop.create_future()
-        self._circuits = Asked[Circuit]("circuits asked for", self.flush, self.doubt, 6 * DOUBT)
+        self._circuits = Asked[Circuit]("circuits asked for", self.flush, self.doubt, 6 * DOUBT, CIRCUIT_TIME)
         self._decisions = Asked[say.Granted]("decisions", self.flush, self.doubt)
         self._choices = Asked[bool]("choices of a virtual network", self.flush, self.doubt)
         self._queries = Asked[say.Answer | say.HostRoute]("queries", self.flush, self.doubt)
         self._forgotten: list[switch_says.SlotGiven] = []
         self._attached = self._entered = False
         self._task: asyncio.Task[None] | None = None
-        self._verifying: asyncio.Task[None] | None = None
+        self._doubt = Doubt(self._silent, self._spoke, self._is_over)
+        self._standstill: Standstill | None = None
         self._closing = False
-        self._at_once = False
+        self._at_once = asyncio.Event()
         """The edge is there, and is connected to again without waiting."""
         self._silent_at = -math.inf
         """When it was last found not to answer."""
@@ -102,6 +106,8 @@ class Node:
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run())
+        # An edge forgets who says nothing for the idle time, and our own timer begins anew with what we send now.
+        self._standstill = Standstill(self.doubt, LIMITS[self._identity.role].idle_timeout / 2)
 
     async def _run(self) -> None:
         backoff = Backoff(*BACKOFF, random=random.random)
@@ -111,9 +117,11 @@ class Node:
                     await self._connect(backoff)
             except OSError as error:
                 self._away(Reason.JUDGE_AWAY, f"{self.edge}: {error.strerror or error}")
-            wait = backoff.next()
-            await asyncio.sleep(random.random() * AT_ONCE if self._at_once else wait)  # noqa: S311 - no secret
-            self._at_once = False
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(backoff.next()):
+                    await self._at_once.wait()
+                    await asyncio.sleep(random.random() * AT_ONCE)  # noqa: S311 - no secret
+            self._at_once.clear()
 
     async def _connect(self, backoff: Backoff) -> None:
         """One connection, from its first packet to its end."""
@@ -172,12 +180,17 @@ class Node:
             self.flush()
 
     def doubt(self) -> None:
-        """The edge may be another process by now, or not be there: the owner hears `silent` in that case. A second
-        connection beside the first, at most one at a time, tells its boot id. If that is the one known and the first
-        still answers, nothing has changed; if not, the first is dropped and made anew: its edge was restarted, or took
-        this node for gone while its host was suspended."""
-        if self._verifying is None or self._verifying.done():
-            self._verifying = asyncio.create_task(self._look())
+        """The edge may be another process by now, or not be there: the owner hears `silent` in that case. If it is
+        another one, or took this node for gone while its host was suspended, the connection is dropped and made anew
+        (doubt.py). Where somebody is asking already, he asks again at once: a switch that says that it does not know us
+        is there."""
+        if self._call is None:
+            self._at_once.set()
+        elif self.state != "connected":
+            self._call.probe()
+        elif self._attachment is not None and (address := self._where.address) is not None:
+            make = partial(Look, self._engine, self._config(), address, self._mark)
+            self._doubt.look(make, self._call, self._attachment.boot)
 
     def moved(self) -> None:
         """Our address has changed: the attachment's, too."""
@@ -185,23 +198,12 @@ class Node:
             self._attachment.beat(self._loop.time())
             self.flush()
 
-    async def _look(self) -> None:
-        known, first = self._attachment.boot if self._attachment is not None else b"", self._call
-        if self._where.address is None or first is None or not known:
-            return
-        silence = self._loop.call_later(max(SILENT, 4 * first.link.connection.pto()), self._silent)
-        try:
-            boot = await boot_id(self._engine, self._config(), self._where.address, self._mark)
-        finally:
-            silence.cancel()
-        if not boot:
-            return  # nobody is there: the first connection will find that out by itself
+    def _spoke(self) -> None:
         self._silent_at = -math.inf
-        why = "the edge was restarted" if boot != known else ""
-        if not why and not await first.answers():
-            why = "it has forgotten the connection"
-        if why and first is self._call and not self._ended.done():
-            self._at_once = True
+
+    def _is_over(self, first: Call, why: str) -> None:
+        if first is self._call and not self._ended.done():
+            self._at_once.set()
             self._away(Reason.JUDGE_AWAY, why)
             self._ended.set_result(None)
 
@@ -288,10 +290,12 @@ class Node:
     async def close(self) -> None:
         """Says goodbye and stops."""
         self._closing = True
-        tasks = [task for task in (self._task, self._verifying) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._standstill is not None:
+            self._standstill.close()
+        await self._doubt.close()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
         for circuit_socket in self.sockets:
             circuit_socket.close()
 
@@ -360,6 +364,9 @@ class Node:
         match event:
             case switch_says.Attached(slots=slots):
                 self._forgotten = [s for s in slots if self.sockets[s.index].given(s.id, s.key)]
+                for given in slots:
+                    if given not in self._forgotten and given.circuits is not None:
+                        self._drop_others(self.sockets[given.index], given.circuits)
                 self._attached = True
                 self._look_ready()
             case switch_says.Rejected(reason):
@@ -387,6 +394,12 @@ class Node:
                     self._owner.away(circuit, circuit_socket)
             case AttachmentClosed():
                 pass  # the link tells of its end itself
+
+    def _drop_others(self, circuit_socket: CircuitSocket, known: tuple[bytes, ...]) -> None:
+        """What the switch said of their end went to the attachment before, and may have been lost with it."""
+        for circuit in circuit_socket.circuits:
+            if circuit not in known:
+                self._owner.dropped(circuit, circuit_socket)
 
     def _on_path(self, circuit: bytes, do: Callable[..., None]) -> None:
         for circuit_socket in self.sockets:
@@ -480,9 +493,12 @@ class Node:
     # ---- what the connector says ----
 
     def health(self, flows: int, draining: bool) -> None:
-        if isinstance(self._session, core.ConnectorSession):
+        """A beat, once a second. Where several have not been answered the edge may be another process by now."""
+        if self._call is not None and isinstance(self._session, core.ConnectorSession):
             self._session.health(flows, draining)
             self.flush()
+            if self._loop.time() - self._call.answered > UNANSWERED:
+                self.doubt()
 
     def holding(self, ids: Iterable[str]) -> None:
         """What the connector's flows stand on; it hears of what is no more."""

@@ -30,6 +30,9 @@ UNDELIVERED = 30.0
 """Seconds without an acknowledgement after which a reset overtakes what the socket's other end does not take."""
 LOOK_AGAIN = 0.01
 """Seconds between two looks at what is unacknowledged."""
+LOOK_FOR_RESET = 1.0
+"""Seconds between two looks whether somebody has reset a connection whose end he had said before: it is not read from
+any more, and only a write would tell."""
 TCP_CLOSE = 7
 """tcpi_state of a connection that was reset (include/net/tcp_states.h)."""
 
@@ -55,6 +58,7 @@ class Pump:
         self._write_over = False
         self._writing = False
         self._aborting = False
+        self._looking: asyncio.TimerHandle | None = None
         self.bytes_in = 0
         self.bytes_out = 0
 
@@ -97,6 +101,7 @@ class Pump:
             self._read_over = True
             self._pause_socket()
             self._flow.end()
+            self._looking = self._loop.call_later(LOOK_FOR_RESET, self._look_for_reset)
             return False
         self.bytes_out += len(data)
         taken = self._flow.write(data)
@@ -105,6 +110,12 @@ class Pump:
             self._pause_socket()
             return False
         return True
+
+    def _look_for_reset(self) -> None:
+        if _state(self._socket) == TCP_CLOSE:
+            self._broken()
+        else:
+            self._looking = self._loop.call_later(LOOK_FOR_RESET, self._look_for_reset)
 
     def _watch_again(self) -> None:
         """libuv stops watching a socket with an error (a reset behind data) that was not read up to yet."""
@@ -224,14 +235,23 @@ class Pump:
         self._pause_socket()
         if self._writing:
             self._loop.remove_writer(self._socket.fileno())
+        if self._looking is not None:
+            self._looking.cancel()
         self._socket.close()
         self._out = self._in = b""
         self._done(self._flow)
 
 
+def _state(sock: socket.socket) -> int | None:
+    """tcpi_state of the kernel's connection; None: no TCP."""
+    with contextlib.suppress(OSError):
+        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+    return None
+
+
 def _undelivered(sock: socket.socket) -> int:
     """Bytes that the other end's kernel has not acknowledged (SIOCOUTQ, tcp(7)); none once the connection is over."""
-    with contextlib.suppress(OSError):  # (no TCP)
-        if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != TCP_CLOSE:
+    if _state(sock) not in (None, TCP_CLOSE):
+        with contextlib.suppress(OSError):
             return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, b"\0" * 4), sys.byteorder)
     return 0

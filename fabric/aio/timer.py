@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 FUZZ = 2e-6
@@ -10,6 +11,16 @@ FUZZ = 2e-6
 TICK = 0.00049
 """uvloop counts whole milliseconds and rounds delays to the nearest one. With this a delay is never rounded down, which
 would wake us too early again and again until the millisecond is over: a quarter of the processor time of a sender."""
+
+
+def clock(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
+    """What tells the time of a call, on the scale of the loop's. uvloop's own is that of the wake-up, in milliseconds:
+    a short path then has a round trip of nothing."""
+    return time.monotonic if type(loop).__module__.partition(".")[0] == "uvloop" else loop.time
+
+
+NEAR = 0.001
+"""Seconds: who will be woken so soon anyway looks at deadlines then. No wake-up can be timed more finely."""
 
 
 class Timer:
@@ -24,6 +35,8 @@ class Timer:
 
     def arm(self) -> None:
         """The deadline may be another one now, or none."""
+        if self._handle is not None and self._armed_at <= self._loop.time() + NEAR:
+            return
         at = self._deadline()
         if self._handle is not None:
             if at is not None and self._armed_at <= at:

@@ -1,7 +1,7 @@
 """The UDP socket: whole GRO buffers in, whole GSO batches out.
 
 1. The kernel joins datagrams of one 4-tuple and one length into a buffer (UDP_GRO); `recvmsg` tells the stride.
-2. `Receiver.handle_buffer(buffer, stride, address, tos)` is called for each, at most BURST a wake-up.
+2. `Receiver.handle_buffer(buffer, stride, address)` is called for each, at most BURST a wake-up.
 3. `Receiver.handle_received()` once after them: now cores are drained and batches sent.
 4. `send` hands a batch to the kernel in one `sendmsg` (UDP_SEGMENT). When the kernel has no room it says False:
    nothing is queued here, the caller keeps the batch and waits for `Receiver.handle_writable()`.
@@ -15,6 +15,7 @@ import asyncio
 import errno
 import socket
 import struct
+from functools import lru_cache
 from typing import Protocol
 
 from warren.fabric.aio.standstill import Standstill
@@ -35,6 +36,8 @@ BURST = 8
 KERNEL_BUFFER = 4 << 20
 """Bytes asked of the kernel for each direction: 80 ms at 400 Mbit/s; where it gives less, loss is the engine's."""
 LARGEST = 65_535
+_STRIDE = struct.Struct("=i")
+_ANCILLARY = socket.CMSG_SPACE(_STRIDE.size)
 STOOD_STILL = 15.0
 """Seconds of a standstill after which what came meanwhile is not read. After a short one it is: the other end waits for
 nothing else than to have it acknowledged."""
@@ -57,10 +60,16 @@ TOO_LARGE = frozenset({errno.EMSGSIZE, errno.EINVAL})
 """EINVAL: of a batch, whose segments are too large, on older kernels."""
 
 
+@lru_cache(maxsize=4096)
+def _segmented(stride: int) -> tuple[tuple[int, int, bytes], ...]:
+    """The ancillary data for a batch."""
+    return ((SOL_UDP, UDP_SEGMENT, struct.pack("=H", stride)),)
+
+
 class Receiver(Protocol):
     """Who owns a socket."""
 
-    def handle_buffer(self, buffer: bytes, stride: int, address: Address, tos: int) -> None:
+    def handle_buffer(self, buffer: bytes, stride: int, address: Address) -> None:
         """`stride`: bytes of each segment; 0 or the whole length: one datagram."""
 
     def handle_received(self) -> None: ...
@@ -71,7 +80,7 @@ class Receiver(Protocol):
 class _Nobody:
     """The receiver of a socket that is closed: it holds nobody any more."""
 
-    def handle_buffer(self, buffer: bytes, stride: int, address: Address, tos: int) -> None:
+    def handle_buffer(self, buffer: bytes, stride: int, address: Address) -> None:
         pass
 
     def handle_received(self) -> None:
@@ -102,17 +111,10 @@ class UdpSocket:
         host, port = self.socket.getsockname()[:2]
         return str(host), int(port)
 
-    def send(self, batch: Batch, address: Address, tos: int = 0) -> bool:
+    def send(self, batch: Batch, address: Address) -> bool:
         """False: the kernel has no room now; `handle_writable` follows."""
-        control = []
-        if batch.segments > 1:
-            control.append((SOL_UDP, UDP_SEGMENT, struct.pack("=H", batch.stride)))
-        if tos:
-            six = ":" in address[0] and not address[0].startswith("::ffff:")
-            level, kind = (socket.IPPROTO_IPV6, socket.IPV6_TCLASS) if six else (socket.IPPROTO_IP, socket.IP_TOS)
-            control.append((level, kind, struct.pack("=i", tos)))
         try:
-            self.socket.sendmsg(batch.parts, control, 0, address)
+            self.socket.sendmsg(batch.parts, _segmented(batch.stride) if batch.segments > 1 else (), 0, address)
         except (BlockingIOError, InterruptedError):
             self._wait()
             return False
@@ -161,25 +163,19 @@ class UdpSocket:
         receiver = self._receiver
         for _ in range(BURST):
             try:
-                buffer, control, _, address = self.socket.recvmsg(LARGEST, 128)
+                buffer, control, _, address = self.socket.recvmsg(LARGEST, _ANCILLARY)
             except (BlockingIOError, InterruptedError):
                 break
             except OSError as error:
                 if error.errno not in IGNORED:
                     raise
                 continue
-            stride, tos = 0, 0
+            stride = 0
             for level, kind, value in control:
                 if level == SOL_UDP and kind == UDP_GRO:
-                    stride = (
-                        int.from_bytes(value[:2], "little") if len(value) < 4 else struct.unpack("=i", value[:4])[0]
-                    )
-                elif level == socket.IPPROTO_IP and kind == socket.IP_TOS:
-                    tos = value[0]
-                elif level == socket.IPPROTO_IPV6 and kind == socket.IPV6_TCLASS:
-                    tos = struct.unpack("=i", value[:4])[0] & 0xFF
+                    stride = _STRIDE.unpack_from(value)[0]
             if buffer:
-                receiver.handle_buffer(buffer, stride, address[:2], tos)
+                receiver.handle_buffer(buffer, stride, address if len(address) == 2 else address[:2])
             if self.socket.fileno() < 0:
                 return
         receiver.handle_received()
@@ -195,8 +191,9 @@ class UdpSocket:
         self._receiver.handle_writable()
 
 
-def open_socket(bind: Address, mark: int = 0) -> socket.socket:
-    """A UDP socket with everything that circuits need of the kernel; `::` takes both families. Raises ConfigError."""
+def open_socket(bind: Address, mark: int = 0, *, tos: bool = False) -> socket.socket:
+    """A UDP socket with everything that circuits need of the kernel; `::` takes both families. `tos`: whether it tells
+    the TOS byte of what it receives. Raises ConfigError."""
     family = socket.AF_INET6 if ":" in bind[0] else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_DGRAM)
     try:
@@ -205,9 +202,9 @@ def open_socket(bind: Address, mark: int = 0) -> socket.socket:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(bind[0] != "::"))
             sock.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_PROBE)
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, int(tos))
         sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_PROBE)  # also of `::`, which takes IPv4 too
-        sock.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, int(tos))
         for plain, force in ((socket.SO_RCVBUF, SO_RCVBUFFORCE), (socket.SO_SNDBUF, SO_SNDBUFFORCE)):
             try:
                 sock.setsockopt(socket.SOL_SOCKET, force, KERNEL_BUFFER)

@@ -41,8 +41,8 @@ from warren.fabric.core.streams import MessageStream
 
 PROOF_WAIT = 10.0
 """Seconds from the call to `Attached`; the switch keeps nobody unproved for longer."""
-ASK_WAIT = 10.0
-"""Seconds after which an ask counts as refused: twice as long as a switch lets it wait."""
+ASK_WAIT = 30.0
+"""Seconds after which an ask counts as refused: longer than any switch lets it wait."""
 ASKS = 64
 """Asks under way at once."""
 BEAT = {"agent": 20.0, "connector": 1.0}
@@ -275,7 +275,8 @@ def check(message: ToNode) -> None:
     match message:
         case Attached(slots=slots):
             wrong = [slot.index for slot in slots] != [0, 1] or any(
-                len(slot.id) != ID or len(slot.key) != KEY for slot in slots
+                len(slot.id) != ID or len(slot.key) != KEY or any(len(circuit) != ID for circuit in slot.circuits or ())
+                for slot in slots
             )
         case Offer(size=size, peer=peer, index=index, circuit=circuit):
             wrong = size not in DATAGRAM_SIZES or len(peer) != 16 or index not in (0, 1) or len(circuit) != ID

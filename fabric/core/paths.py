@@ -124,6 +124,8 @@ class Paths:
         """When something came after which nothing was sent."""
         self._flight_since: float | None = None
         self._pto = UNSAMPLED
+        self._unheard = False
+        """Nothing has come since the last move."""
         self._since = self._probe_at = now
         self._bound_at = -math.inf
         self._after_at, self._after_until = math.inf, -math.inf
@@ -168,11 +170,14 @@ class Paths:
             self._newest = self.lead
         return True
 
-    def resize(self, circuit: bytes, size: int) -> None:
-        """The circuit's size has changed. A copy has to fit each of them."""
+    def resize(self, circuit: bytes, size: int, now: float) -> None:
+        """The circuit's size has changed. A copy has to fit each of them. What was sent on a circuit whose other end
+        was not bound is lost: sizes change also when it is."""
         if circuit in self._ways:
             self._ways[circuit].size = size
             self._fit()
+            if self._unheard:
+                self.handle_changed(circuit, PathChange.RESUMED, now)
 
     def _fit(self) -> None:
         self._connection.resize(min(way.size for way in self._ways.values()))
@@ -250,7 +255,7 @@ class Paths:
         way = self._ways.get(circuit)
         if way is None or not received.authenticated:
             return
-        self._heard_at = now
+        self._heard_at, self._unheard = now, False
         self._answer(now)
         if not received.newest:
             return
@@ -300,6 +305,7 @@ class Paths:
             self._pto = min(2 * self._pto, PTO_MOST)
         before, self.lead, self._newest = self.lead, circuit, circuit
         self._ways[circuit].newest_at = self._heard_at = now
+        self._unheard = True
         self.moves += 1
         self._connection.path_changed(now, PathChange.MOVED)
         self._events.append(Moved(circuit, before, now - lead_at))
@@ -332,18 +338,21 @@ class Paths:
 
     # ---- contract ----
 
-    def _timers(self) -> dict[Timer, float | None]:
+    def _timers(self) -> tuple[tuple[float | None, Timer], ...]:
         if self.state is not State.LEADING:
-            return {Timer.PROBE: self._probe_at}
+            return ((self._probe_at, Timer.PROBE),)
         flight = self._flight_since
         silent = None if flight is None else max(self._heard_at, flight) + self._patience()
         after = self._after_at if flight is not None and self._after_at <= self._after_until else None
-        return {Timer.SILENCE: silent, Timer.FOLLOW: self._follow_at(), Timer.AFTERWARDS: after}
+        return (silent, Timer.SILENCE), (self._follow_at(), Timer.FOLLOW), (after, Timer.AFTERWARDS)
 
     def poll_timeout(self) -> tuple[float, Timer] | None:
         """When `handle_timeout` wants to be called, and for what."""
-        due = [(at, timer.name, timer) for timer, at in self._timers().items() if at is not None]
-        return min(due)[::2] if due else None
+        first: tuple[float, Timer] | None = None
+        for at, timer in self._timers():
+            if at is not None and (first is None or at < first[0]):
+                first = at, timer
+        return first
 
     def handle_timeout(self, now: float) -> None:
         due = self.poll_timeout()

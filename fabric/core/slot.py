@@ -70,6 +70,7 @@ class Timer(enum.Enum):
     TRAIN = Cause.TRAIN
     IDLE = Cause.IDLE
     REGROW = Cause.REGROW
+    OFFER = Cause.OFFER
 
 
 class SlotBound(NamedTuple):
@@ -124,6 +125,7 @@ class Slot:
         self._train_waits = 0
         self._regrow_at: float | None = None
         self._regrow_asks = 0
+        self._offer_at: float | None = None
         self._hints = Backoff(HINT_FIRST, HINT_MOST)
         self._hint_at = 0.0
         self._suspect_at = 0.0
@@ -137,6 +139,7 @@ class Slot:
         """So many packets that authenticated and were no duplicates came by this slot."""
         self._authentic_at = now
         self._silence_binds = 0
+        self._offer_at = None
         if self._hints.tries:
             self._hints.reset()
         self._arrivals.append((now, packets))
@@ -177,9 +180,12 @@ class Slot:
 
     def offered(self, now: float) -> None:
         """A circuit through this slot was offered: its first packet comes to the address that was bound last, which
-        a NAT may have changed while nothing was sent."""
+        a NAT may have changed while nothing was sent. Where something came just now, it may have changed since: if
+        nothing comes, binds later."""
         if not self._pending and now - max(self._authentic_at, self._bound_at) > OFFER_AFTER:
             self._bind(Cause.OFFER, now)
+        else:
+            self._offer_at = now + OFFER_AFTER
 
     def attachment(self, alive: bool, now: float) -> None:
         """Whether the attachment that owns the slot lives: Binds stop when it is known dead."""
@@ -201,6 +207,8 @@ class Slot:
             return
         self.sent_for[cause] += 1
         self.counter += 1
+        if cause is Cause.OFFER:
+            self._offer_at = None
         if cause is not Cause.RETRY:
             self._needed = self.counter
             self._asked_at = now
@@ -299,8 +307,11 @@ class Slot:
     # ---- hints ----
 
     def _hinted(self, message: Rebind | Unknown, now: float) -> None:
-        """Anybody can forge one: ignored while the way works, followed once a second, then ever more rarely."""
-        if not self._alive or now < self._hint_at or now - self._authentic_at < self._pto:
+        """Anybody can forge one: ignored while the way works, followed once a second, then ever more rarely. Without
+        an attachment, one that the switch knows nothing of us tells that there is a switch again."""
+        if now < self._hint_at or now - self._authentic_at < self._pto:
+            return
+        if not self._alive and isinstance(message, Rebind):
             return
         if isinstance(message, Rebind) and self._pending and now - self._bind_at < max(self._pto, RETRY_FIRST):
             return  # its answer may be on the way; after a blackout the next try may be a second away
@@ -333,23 +344,27 @@ class Slot:
             return max(began + self._pto, self._bound_at + max(self._pto, RETRY_FIRST))
         return self._bind_at + (RETRY_LATE if self._bind_at - began > LATE else RETRY_MOST)
 
-    def _timers(self) -> dict[Timer, float | None]:
+    def _timers(self) -> tuple[tuple[float | None, Timer], ...]:
         if not self._alive:
-            return {}
+            return ()
         if self._pending:
-            return {Timer.RETRY: self._retry_at}
-        return {
-            Timer.SILENCE: self._silence_due(),
-            Timer.TRAIN: self._train_at if self._flight_since is None else None,
-            Timer.IDLE: max(self._bound_at, self._sent_at) + IDLE if self._circuits or self._listens else None,
-            Timer.REGROW: self._regrow_at if not self._silence_binds else None,
-        }
+            return ((self._retry_at, Timer.RETRY),)
+        return (
+            (self._silence_due(), Timer.SILENCE),
+            (self._train_at if self._flight_since is None else None, Timer.TRAIN),
+            (max(self._bound_at, self._sent_at) + IDLE if self._circuits or self._listens else None, Timer.IDLE),
+            (self._regrow_at if not self._silence_binds else None, Timer.REGROW),
+            (self._offer_at, Timer.OFFER),
+        )
 
     # ---- contract ----
 
     def poll_timeout(self) -> tuple[float, Timer] | None:
-        due = [(at, timer.name, timer) for timer, at in self._timers().items() if at is not None]
-        return min(due)[::2] if due else None
+        first: tuple[float, Timer] | None = None
+        for at, timer in self._timers():
+            if at is not None and (first is None or at < first[0]):
+                first = at, timer
+        return first
 
     def handle_timeout(self, now: float) -> None:
         due = self.poll_timeout()

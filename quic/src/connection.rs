@@ -65,6 +65,8 @@ pub struct Connection {
     pub(crate) signs: u8,
     /// How many of the next datagrams leave one by one.
     pub(crate) probes: u8,
+    /// Since when something that has to be acknowledged has come, with nothing sent since.
+    pub(crate) owed: Option<u64>,
     pub(crate) events: VecDeque<Event>,
     pub(crate) inboxes: BTreeMap<u64, Inbox>,
     pub(crate) outboxes: BTreeMap<u64, Outbox>,
@@ -144,6 +146,7 @@ impl Connection {
             allowed: usize::from(settings.size),
             signs: 0,
             probes: 0,
+            owed: None,
             events: VecDeque::new(),
             inboxes: BTreeMap::new(),
             outboxes: BTreeMap::new(),
@@ -208,7 +211,7 @@ impl Connection {
         }
         let due = self.guarded(None, |c| c.core.as_ref()?.poll_timeout().map(clock::deadline));
         let again = self.held_back.then_some(self.now + LOOK_AGAIN);
-        due.into_iter().chain(again).min()
+        due.into_iter().chain(again).chain(self.overdue()).min()
     }
 
     pub fn handle_timer(&mut self, now: u64) -> Checked<()> {

@@ -89,6 +89,11 @@ impl Gauge {
         self.let_one_pass.store(true, Relaxed);
     }
 
+    /// There was none that wanted to.
+    pub fn let_none_pass(&self) {
+        self.let_one_pass.store(false, Relaxed);
+    }
+
     /// Ack-eliciting bytes that are unacknowledged.
     pub fn in_flight(&self) -> u64 {
         self.in_flight.load(Relaxed)

@@ -24,9 +24,9 @@ import msgspec
 from warren.agent.config import STATE, load_device
 from warren.fabric.aio.call import ALPN as EDGE_ALPN
 from warren.fabric.aio.call import LIMITS, Call
-from warren.fabric.aio.circuits import PeerPath
 from warren.fabric.aio.node import Node
 from warren.fabric.aio.owner import Identity
+from warren.fabric.aio.peer_path import PeerPath
 from warren.fabric.aio.udp import SOL_UDP, UDP_SEGMENT
 from warren.fabric.core import frames
 from warren.fabric.core.agent_peer import AgentPeer

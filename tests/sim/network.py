@@ -256,6 +256,10 @@ class Network:
         """Whether the way is cut, in either direction."""
         return (one, other) in self._cut or (other, one) in self._cut
 
+    def passes(self, source: Host, destination: Host) -> bool:
+        """Whether anything gets there from `source`."""
+        return source.up.up and destination.down.up and (source, destination) not in self._cut
+
     # ---- packets
 
     def carry(self, host: Host, port: int, data: bytes, to: Address) -> None:

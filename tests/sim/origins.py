@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from tests.agent_side import AgentSide
 from tests.sim.process import Descriptor, Process
 from warren.agent.opening import Opening, Wanted
+from warren.fabric.aio.pump import TCP_CLOSE
 from warren.fabric.core.credit import LARGEST_WINDOW
 from warren.fabric.core.errors import DeniedError
 from warren.fabric.core.flow import Flow
@@ -103,7 +104,8 @@ class TcpOrigin(Descriptor):
         return "10.0.0.1", 1
 
     def getsockopt(self, *words: Any) -> bytes:
-        raise OSError(errno.ENOTSUP, "no TCP_INFO here: everything is delivered at once")
+        """TCP_INFO's first byte, the state. What waits to be delivered nobody can be asked: it is at once."""
+        return bytes([TCP_CLOSE if self.was_reset else 1])
 
     def setsockopt(self, level: int, option: int, value: Any) -> None:
         self._linger |= option == socket.SO_LINGER

@@ -224,7 +224,7 @@ class Descriptor:
 class UdpPort(Descriptor):
     """A UDP socket, with GSO and GRO."""
 
-    def __init__(self, bind: Address, mark: int = 0) -> None:
+    def __init__(self, bind: Address, mark: int = 0, *, tos: bool = False) -> None:
         super().__init__()
         self._waiting: deque[tuple[bytes, Address]] = deque()
         self._bytes = 0

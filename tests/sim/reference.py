@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from tests.sim.origins import App, TcpOrigin
 from tests.sim.whole_world import Whole
 from warren.agent.peers import CONNECTIONS
+from warren.fabric.aio.edges import serving
 from warren.fabric.core.paths import CIRCUITS
 
 SETTLED = 20.0
@@ -40,7 +41,8 @@ class Trouble:
     still: float = 0.0
     """How long one end of it has neither heard nor said anything."""
     blamed: bool = False
-    """An edge that the agent reaches has lost the connector meanwhile."""
+    """An edge that the agent hears has lost the connector meanwhile. (That the edge does not hear the agent is no
+    matter: it says so by itself.)"""
 
     def too_long(self, app: App, now: float) -> bool:
         """Whether a flow may have been given up."""
@@ -54,7 +56,10 @@ class Reference:
 
     def __init__(self, world: Whole) -> None:
         self.world = world
-        self.trouble = [Trouble(dict.fromkeys(range(len(world.edges)), SETTLED)) for _ in world.connectors]
+        there = serving(world.made.tunnel, world.listed).edges
+        self._edges = [number for number, edge in enumerate(world.listed.edges) if edge in there]
+        """Those that the connectors attach to: no way leads through the others, and they know nothing."""
+        self.trouble = [Trouble(dict.fromkeys(self._edges, SETTLED)) for _ in world.connectors]
         self.freed: set[App] = set()
         """Flows that were without a way for too long."""
         self._rested: dict[App, float] = {}
@@ -75,7 +80,7 @@ class Reference:
                 self._rested[app] = 0.0 if now - app.used <= seconds else self._rested.get(app, 0.0) + counted
 
     def _passes(self, index: int, trouble: Trouble, seconds: float) -> None:
-        edges = range(len(self.world.edges))
+        edges = self._edges
         works = {edge: self._agent_reaches(edge) and self._connector_reaches(index, edge) for edge in edges}
         trouble.still = trouble.still + seconds if self._still(index) else 0.0
         fit = any(works[edge] and trouble.settled[edge] >= SETTLED for edge in edges)
@@ -86,7 +91,7 @@ class Reference:
             return
         if trouble.since is None:
             trouble.since = self.world.network.now - seconds
-        trouble.blamed |= any(self._agent_reaches(e) and not self._connector_reaches(index, e) for e in edges)
+        trouble.blamed |= any(self._agent_hears(e) and not self._connector_reaches(index, e) for e in edges)
 
     def _still(self, index: int) -> bool:
         ends = (
@@ -98,6 +103,12 @@ class Reference:
 
     def _agent_reaches(self, edge: int) -> bool:
         return self._reaches(self.world.agent, self.world.agent_host, edge)
+
+    def _agent_hears(self, edge: int) -> bool:
+        found, agent = self.world.edges[edge], self.world.agent
+        if found is None or agent is None or found[0].frozen or agent[0].frozen:
+            return False
+        return self.world.network.passes(self.world.edge_hosts[edge], self.world.agent_host)
 
     def _connector_reaches(self, index: int, edge: int) -> bool:
         return self._reaches(self.world.connectors[index], self.world.connector_hosts[index], edge)

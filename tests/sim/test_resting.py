@@ -11,7 +11,7 @@ from tests.sim.script import AGENT, Run, Script, Step
 from warren.agent.capture.headers import PROTOCOL_ICMP, PROTOCOL_UDP, FlowKey
 from warren.agent.decisions import Decisions
 from warren.agent.udp import IDLE, SWEEP, UdpJourney
-from warren.fabric.aio.circuits import SILENT
+from warren.fabric.aio.peer_path import SILENT
 
 TEN_MINUTES = 600.0
 ANSWERED_WITHIN = 30.0

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import pytest
 
+from tests.sim.reference import SETTLED
 from tests.sim.script import Run, Script
 from warren.agent.attachments import FRESH, IN_ALL, KEEP, LOOK_EVERY, OF_TUNNEL
+from warren.agent.config import HOLD
 from warren.fabric.aio.edges import ATTACHED, LINGER, in_order, serving
 from warren.fabric.identity.statements import Edge
 
@@ -111,6 +113,24 @@ def test_edges_that_an_idle_device_is_attached_to_die_together(dead: int) -> Non
             assert run.world.network.now - began < 2.0
         else:
             assert run.until(lambda: opens_one(run), 20.0)
+        run.finish()
+
+
+@pytest.mark.parametrize("how", ["kill", "freeze"])
+def test_the_tunnels_edges_are_all_away_for_minutes(how: str) -> None:
+    """The others know nothing of its connectors: flows live, as where no edge answers at all."""
+    with Run(Script(seed=25, edges=EDGES, steps=[])) as run:
+        site = Site(run)
+        first, dead = site.opens(), [run.world.listed.edges.index(edge) for edge in site.there]
+        site.stands_by()
+        for edge in dead:
+            run.do(["edge", edge, how])
+        run.do(["run", 5 * HOLD])
+        for edge in dead:
+            run.do(["edge", edge, "start" if how == "kill" else "thaw"])
+        assert run.world.apps[first].saw is None
+        run.do(["run", SETTLED])
+        site.goes_on(first)
         run.finish()
 
 

@@ -39,7 +39,6 @@ class Answering:
         self.read: dict[tuple[Connection, int], bytearray] = {}
         self.owed: dict[tuple[Connection, int], bytes] = {}
         self.closed: list[Event] = []
-        self.connected = 0
 
     def event(self, connection: Connection, event: Event) -> None:
         """Reads; answers what has ended."""
@@ -54,8 +53,6 @@ class Answering:
             self.push(connection, event.stream)
         elif isinstance(event, Closed):
             self.closed.append(event)
-        elif isinstance(event, Connected):
-            self.connected += 1
 
     def push(self, connection: Connection, stream: int) -> None:
         """Writes what is taken; finishes."""
@@ -135,9 +132,10 @@ def test_clients_whose_addresses_change(seed: int, engines: tuple[Engine, Engine
         network.rebind(peer.socket.host, new)
         network.after(rnd.uniform(0.3, 2.0), change)
 
-    if "native" in (engines[0].name, engines[1].name):
-        # Nobody has to follow before that (RFC 9000, section 9); the server knows of it last.
-        assert network.run_until(lambda: answering.connected == len(peers), 60.0)
+    # Nobody has to follow before a client knows that its handshake is confirmed (RFC 9000, section 9): until then it
+    # probes with handshake packets, which the server does not look at any more.
+    # (Five lost in a row, in a time-out that doubles, and it takes a minute.)
+    assert network.run_until(lambda: all(asking.answers for _, asking in peers), 600.0)
     network.after(1.0, change)
     done = network.run_until(lambda: all(len(asking.answers) == REQUESTS for _, asking in peers), 3_000.0)
     assert done, [(len(asking.answers), peer.events[-1]) for peer, asking in peers]

@@ -41,10 +41,11 @@ class Bulk:
         return next((arrival for arrival in self.arrivals if arrival >= at), math.inf) - at
 
 
-def bulk(network: Network, shown: Shown, rate: float = 250_000.0) -> tuple[Bulk, Peer, Peer]:
+def bulk(network: Network, shown: Shown, rate: float = 250_000.0, delay: float = 0.005) -> tuple[Bulk, Peer, Peer]:
     """A connection under bulk, two seconds old."""
     app = Bulk(network)
-    hosts = network.host("10.0.0.1", up=Link(rate=rate), down=Link(rate=rate)), network.host("10.0.0.2")
+    up, down = Link(rate=rate, delay=delay), Link(rate=rate, delay=delay)
+    hosts = network.host("10.0.0.1", up=up, down=down), network.host("10.0.0.2")
     client, server = pair(network, (engine(), engine()), hosts, shown, LIMITS, app.event)
     assert network.run_until(lambda: connected(client, server), 5.0)
     app.stream = client.live.open_stream()
@@ -72,6 +73,20 @@ def test_goes_on_soon_after_ten_seconds_of_silence(kind: PathChange, soon: float
     assert app.first_after(back + 1e-9) < soon
     network.run(back + 5.0)
     assert app.received > 3 * 250_000
+
+
+def test_what_was_sent_into_a_silence_costs_no_rate_after_it(shown: Shown) -> None:
+    """Its loss is no congestion: told that the way works again, a sender begins no slower than a new connection."""
+    network = Network(9)
+    app, client, _ = bulk(network, shown, rate=1_250_000.0, delay=0.02)
+    client.socket.host.blackout()
+    network.run(network.now + 10.0)
+    client.socket.host.restore()
+    received = app.received
+    client.live.path_changed(network.now, PathChange.RESUMED)
+    client.drain()
+    network.run(network.now + 0.4)
+    assert app.received - received > 150_000  # of 400,000
 
 
 def test_a_handshake_goes_on_soon_after_a_silence(shown: Shown) -> None:

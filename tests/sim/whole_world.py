@@ -268,8 +268,7 @@ class Whole:
     def reaches(self, host: Host, edge: int) -> bool:
         """Whether packets pass both ways between this host and an edge."""
         there = self.edge_hosts[edge]
-        links = all(link.up for one in (host, there) for link in (one.up, one.down))
-        return links and not self.network.cuts(host, there)
+        return self.network.passes(host, there) and self.network.passes(there, host)
 
     def roam(self, host: Host) -> None:
         """Another network: another public address, and the NAT knows nothing."""

@@ -49,6 +49,8 @@ class SlotGiven(Message, frozen=True):
     """7 bytes."""
     key: bytes
     """16 bytes: key of the macs on circuit control."""
+    circuits: tuple[bytes, ...] | None = None
+    """An agent's: ids of the circuits that lead through it; any other has ended meanwhile. None: not said."""
 
 
 class Attached(Message, frozen=True):

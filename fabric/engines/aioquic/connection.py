@@ -430,6 +430,8 @@ class AioquicConnection:
             return
         if kind is PathChange.MOVED and core.confirmed:
             core.begin_anew(now)
+        elif kind is PathChange.RESUMED:
+            core.resume(now)
         core.forget_back_off()
         self.probe(now)
 

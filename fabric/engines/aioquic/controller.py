@@ -35,6 +35,17 @@ class Controller(CubicCongestionControl):
     def __init__(self, max_datagram_size: int, tally: Tally) -> None:
         super().__init__(max_datagram_size=max_datagram_size)
         self._tally = tally
+        self._resumed_at = 0.0
+        self._lost_sent_at = 0.0
+
+    def resume(self, now: float) -> None:
+        """The way works again after a silence: begin as a new connection would (RFC 9002, section 7.2).
+
+        What was sent into the silence says nothing about the path's rate; the library takes its loss for an event
+        with next to nothing in flight, so two packets a round trip were left of any window.
+        """
+        self.reset()
+        self._congestion_recovery_start_time = self._resumed_at = now
 
     def resize(self, size: int) -> None:
         """Grow by packets of `size` bytes from now on; window and history stay."""
@@ -51,8 +62,14 @@ class Controller(CubicCongestionControl):
 
     def on_packets_lost(self, *, now: float, packets: Iterable[QuicSentPacket]) -> None:
         before = self._congestion_recovery_start_time
-        super().on_packets_lost(now=now, packets=self._counted(packets))
+        lost = self._counted(packets)
+        self._lost_sent_at = lost[-1].sent_time or 0.0
+        super().on_packets_lost(now=now, packets=lost)
         self._tally.events += self._congestion_recovery_start_time != before
+
+    def on_persistent_congestion(self) -> None:
+        if self._lost_sent_at > self._resumed_at:
+            super().on_persistent_congestion()
 
     def on_packets_expired(self, *, packets: Iterable[QuicSentPacket]) -> None:
         super().on_packets_expired(packets=self._counted(packets))

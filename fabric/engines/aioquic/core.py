@@ -299,6 +299,10 @@ class Core(QuicConnection):
         """Probe time-out without back-off from now on: the library's has no cap."""
         self._loss._pto_count = 0
 
+    def resume(self, now: float) -> None:
+        """The way works again after a silence: see `Controller.resume`."""
+        self._controller.resume(now)
+
     def begin_anew(self, now: float) -> None:
         """Another path: all in flight is lost without a congestion event; window and round trip start anew.
 

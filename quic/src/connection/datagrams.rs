@@ -16,6 +16,9 @@ use crate::{invalid, Checked};
 const REPLIES: usize = 16;
 /// Datagrams above the allowed size that one call of `transmit` throws away before it gives up.
 const OVERSIZED: usize = 64;
+/// How long an acknowledgement waits behind a full window, in nanoseconds: the delay that a peer reckons with
+/// (max_ack_delay; RFC 9000, section 18.2).
+const OWED: u64 = 25_000_000;
 /// The longest header of the caller's.
 const LONGEST_HEADER: usize = 256;
 
@@ -39,6 +42,14 @@ pub struct Batch {
     pub stride: usize,
     /// Where to.
     pub to: SocketAddr,
+}
+
+/// Frames that have to be acknowledged, with those that came once more in other packets (RFC 9000, section 13.2).
+fn eliciting(frames: Option<proto::FrameStats>) -> Option<proto::FrameStats> {
+    frames.map(|mut frames| {
+        (frames.acks, frames.connection_close) = (0, 0);
+        frames
+    })
 }
 
 impl Connection {
@@ -71,7 +82,11 @@ impl Connection {
         }
         self.pump();
         let newest = self.opened.take_newest();
-        let authenticated = self.frames_received() != before;
+        let after = self.frames_received();
+        let authenticated = after != before;
+        if authenticated && self.owed.is_none() && eliciting(after) != eliciting(before) {
+            self.owed = Some(self.now);
+        }
         Received { authenticated, newest: newest && authenticated, foreign }
     }
 
@@ -160,7 +175,12 @@ impl Connection {
             }
             let mut bytes = std::mem::take(&mut self.scratch);
             bytes.clear();
-            let made = core.poll_transmit(now, segments, &mut bytes);
+            let mut made = core.poll_transmit(now, segments, &mut bytes);
+            if made.is_some() {
+                self.owed = None;
+            } else if self.overdue().is_some_and(|due| due <= self.now) {
+                made = self.answer(now, &mut bytes);
+            }
             self.pump();
             let Some(made) = made else {
                 self.scratch = bytes;
@@ -180,6 +200,27 @@ impl Connection {
             }
         }
         None
+    }
+
+    /// When what came has to be acknowledged although the window is full.
+    pub(super) fn overdue(&self) -> Option<u64> {
+        self.owed.filter(|_| self.gauge.in_flight() > 0).map(|since| since + OWED)
+    }
+
+    /// A datagram past the window, with what is owed. Where there is data that the window holds back, the core holds
+    /// back acknowledgements, too; two ends whose windows are full, of packets that are lost, would both wait for a
+    /// probe time-out. (While the core's datagrams are larger than allowed they do: this one would be thrown away, and
+    /// the acknowledgement with it.)
+    fn answer(&mut self, now: Instant, bytes: &mut Vec<u8>) -> Option<proto::Transmit> {
+        self.owed = None;
+        let core = self.core.as_mut()?;
+        if usize::from(core.current_mtu()) > self.allowed {
+            return None;
+        }
+        self.gauge.let_one_pass();
+        let made = core.poll_transmit(now, NonZeroUsize::MIN, bytes);
+        self.gauge.let_none_pass();
+        made
     }
 
     /// Gives a batch's memory back, to be used again.

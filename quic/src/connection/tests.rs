@@ -175,3 +175,38 @@ fn a_panic_within_the_endpoints_lock_does_not_take_the_endpoint_along() {
     exchange(&mut clients, &mut endpoint, now);
     assert_eq!(locked(&sound).read(stream, 100).unwrap().concat(), b"still here");
 }
+
+#[test]
+fn a_full_window_holds_no_acknowledgement_back() {
+    let (mut ends, now) = pair(&Settings::default());
+    let mut sent: [Vec<Batch>; 2] = Default::default();
+    for side in 0..2 {
+        let stream = ends[side].open_stream(false).unwrap();
+        while ends[side].write(stream, &[0; 65_536]).unwrap() > 0 {}
+        // all of it, the pacer's share too; nothing arrives
+        for tick in 0..40 {
+            while let Some(made) = ends[side].transmit(now + tick * MS / 20, 0, 8).unwrap() {
+                sent[side].push(made);
+            }
+        }
+    }
+    let [first, second] = &mut ends;
+    let arrives = now + 3 * MS;
+    for made in &sent[0] {
+        assert!(second.receive(&made.bytes, made.stride, b"", arrives).unwrap().authenticated);
+    }
+    assert!(second.transmit(arrives, 0, 8).unwrap().is_none(), "its window is full");
+    let (mut due, mut answer) = (arrives, None);
+    while answer.is_none() {
+        due = second.timer().unwrap();
+        assert!(due <= arrives + 25 * MS, "{} ms", (due - arrives) / MS);
+        second.handle_timer(due).unwrap();
+        answer = second.transmit(due, 0, 8).unwrap();
+    }
+    let answer = answer.unwrap();
+    assert!(answer.bytes.len() <= answer.stride, "one datagram, no probe");
+    assert!(second.transmit(due, 0, 8).unwrap().is_none(), "and no more");
+    let before = first.statistics().in_flight;
+    first.receive(&answer.bytes, answer.stride, b"", due).unwrap();
+    assert!(first.statistics().in_flight < before / 2, "{before} {}", first.statistics().in_flight);
+}

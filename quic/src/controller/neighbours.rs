@@ -16,6 +16,8 @@ const MAKE_ROOM: f64 = 0.5;
 const BACK_AGAIN: f64 = 0.95;
 /// With this share of what the path can do, and others on it, we have more than is ours.
 const MORE_THAN_HALF: f64 = 0.55;
+/// With this share of it, nobody else has anything worth speaking of.
+const NEARLY_ALL: f64 = 0.9;
 /// Rounds of Cruise without a queue after which we know what the path can do.
 const ALONE: u32 = 16;
 /// How fast what the path once could do is forgotten, a round: by half in 700.
@@ -63,6 +65,11 @@ impl Neighbours {
     fn too_much(&self, rate: f64) -> bool {
         self.quiet >= ALONE && rate > MORE_THAN_HALF * self.capacity
     }
+
+    /// Who gets nearly all that the path can do has found what lay idle, and takes it from nobody.
+    fn all(&self, rate: f64) -> bool {
+        self.quiet >= ALONE && rate > NEARLY_ALL * self.capacity
+    }
 }
 
 impl Model {
@@ -76,7 +83,8 @@ impl Model {
         }
         let c = &self.cycle;
         let stayed = c.down_rtt != FOREVER && c.down_rtt > self.rtts.mark;
-        stayed || self.rounds <= c.round + 2 && self.round.rate > c.up_from * 1.08
+        stayed
+            || !self.neighbours.all(self.round.rate) && self.rounds <= c.round + 2 && self.round.rate > c.up_from * 1.08
     }
 
     /// A queue that is somebody else's: shares it, once the smallest round trip is known not to be out of date.

@@ -141,7 +141,8 @@ async def test_a_reset_from_afar_comes_behind_the_data(rig: Rig) -> None:
     assert rig.flow.wrote == "reset"
 
 
-def test_a_reset_by_the_app_is_told(unused_tcp_port: int) -> None:
+@pytest.mark.parametrize("ends_first", [False, True])
+def test_a_reset_by_the_app_is_told(unused_tcp_port: int, ends_first: bool) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         listener = socket.create_server(("127.0.0.1", unused_tcp_port))
@@ -154,10 +155,13 @@ def test_a_reset_by_the_app_is_told(unused_tcp_port: int) -> None:
         done: list[Flow] = []
         pump = Pump(mine, flow, lambda: None, done.append)
         pump.start()
+        if ends_first:
+            app.shutdown(socket.SHUT_WR)
+            await until(lambda: bool(rig.ends))
         app.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("=ii", 1, 0))
         app.close()
         await until(lambda: bool(done))
-        assert rig.ends == [("reset", 0)]
+        assert rig.ends == [("end", 0)] * ends_first + [("reset", 0)]
         listener.close()
         assert loop.is_running()
 

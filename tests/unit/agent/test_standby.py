@@ -53,6 +53,10 @@ class Path:
     def ways(self) -> list[Any]:
         return [SimpleNamespace(circuit=circuit) for circuit in self.held.values()]
 
+    @property
+    def counting(self) -> int:
+        return len(self.held) - len(self.away)
+
     def through(self, socket: Any) -> bytes | None:
         return self.held.get(id(socket))
 

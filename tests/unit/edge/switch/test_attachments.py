@@ -13,8 +13,8 @@ from warren.edge.switch.attachments import Attachment, Attachments
 from warren.edge.switch.circuits import Circuits
 from warren.edge.switch.model import Admission, Limits
 from warren.fabric.core import frames
+from warren.fabric.core.attachment import ASK_WAIT, AttachmentClosed, AttachmentEvent, Identity, State
 from warren.fabric.core.attachment import Attachment as NodeAttachment
-from warren.fabric.core.attachment import AttachmentClosed, AttachmentEvent, Identity, State
 from warren.fabric.core.engine import Closed
 from warren.fabric.core.frames import Challenge
 from warren.fabric.core.link import Link, greet
@@ -203,7 +203,7 @@ def test_a_lost_attachment_is_told_and_taken_over() -> None:
 
 
 def test_an_ask_without_a_connector_is_answered_in_the_end() -> None:
-    edge = Edge()
+    edge = Edge(Limits(settling=0.0))
     agent = Home(edge, AGENT)
     request = agent.attachment.ask(0, b"p" * 16, b"T", 0.0)
     assert request is not None
@@ -217,8 +217,9 @@ def test_an_ask_that_nobody_answers_ends_too() -> None:
     agent = Home(Edge(), AGENT)
     request = agent.attachment.ask(0, b"p" * 16, b"T", 0.0)
     assert request is not None
-    agent.attachment.handle_timeout(10.0)
-    agent.step(10.0)
+    while (due := agent.attachment.poll_timeout()) is not None and due[0] <= ASK_WAIT:
+        agent.attachment.handle_timeout(due[0])
+    agent.step(ASK_WAIT)
     assert NoCircuit(request, Reason.TUNNEL_DOWN.code) in agent.events
 
 

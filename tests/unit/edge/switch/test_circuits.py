@@ -56,7 +56,7 @@ def test_an_ask_waits_for_a_connector() -> None:
 
 
 def test_an_ask_waits_five_seconds_at_most() -> None:
-    desk = Desk()
+    desk = Desk(Limits(settling=0.0))
     agent = desk.agent()
     desk.connector(tunnel="other")
     assert desk.ask(agent, 9, now=1.0) is None
@@ -64,6 +64,22 @@ def test_an_ask_waits_five_seconds_at_most() -> None:
     assert len(desk.heard(agent)) == 1
     desk.wait(6.0)
     assert desk.heard(agent)[-1] == NoCircuit(9, Reason.TUNNEL_DOWN.code)
+
+
+def test_an_ask_waits_until_a_new_process_has_settled() -> None:
+    """What was attached to the one before comes back meanwhile."""
+    desk = Desk(Limits(settling=20.0))
+    agent = desk.agent()
+    assert desk.ask(agent, 1, now=1.0) is None
+    assert desk.ask(agent, 2, patient=False) == NoCircuit(2, Reason.TUNNEL_DOWN.code)
+    assert desk.ask(agent, 3, now=14.0) is None
+    assert desk.ask(agent, 4, now=16.0) is None
+    desk.wait(19.9)
+    assert agent.asks == 3
+    desk.wait(20.0)
+    assert desk.heard(agent)[-2:] == [NoCircuit(number, Reason.TUNNEL_DOWN.code) for number in (1, 3)]
+    desk.wait(21.0)
+    assert desk.heard(agent)[-1] == NoCircuit(4, Reason.TUNNEL_DOWN.code)
 
 
 def test_asks_are_bounded_for_each_node_and_in_all() -> None:
@@ -93,7 +109,7 @@ def test_the_least_loaded_connector_that_was_not_tried() -> None:
 
 
 def test_a_named_process_is_that_process_or_none() -> None:
-    desk = Desk()
+    desk = Desk(Limits(settling=0.0))
     desk.connector(b"1" * 16)
     agent = desk.agent()
     assert desk.ask(agent, 1, boot=b"2" * 16) is None
@@ -227,6 +243,7 @@ def test_slots_and_circuits_outlive_the_attachment() -> None:
     desk.core.detach(agent, 10.0)
     assert desk.heard(connector)[-1] == FarAway(circuit)
     desk.wait(500.0)
+    desk.core.beat(connector, 500.0)
     again = desk.agent(now=500.0, claim=ids)
     assert tuple(slot.id for slot in again.slots.values()) == ids
     assert desk.heard(again)[-1] == Resized(circuit, 1224)
@@ -257,6 +274,33 @@ def test_what_ended_meanwhile_is_told_on_return() -> None:
     desk.core.drop(connector, Drop(circuit, Reason.CANCELLED.code), 2.0)
     again = desk.agent(now=3.0, claim=ids)
     assert desk.heard(again)[-1] == Drop(circuit, Reason.CANCELLED.code)
+
+
+def test_an_agent_hears_on_return_which_circuits_there_are() -> None:
+    desk = Desk()
+    connector, agent = desk.connector(), desk.agent()
+    ended, stays = desk.circuit(agent), desk.circuit(agent, 2)
+    ids = tuple(slot.id for slot in agent.slots.values())
+    desk.core.drop(connector, Drop(ended), 1.0)
+    first = desk.heard(desk.agent(now=3.0, claim=ids))[0]
+    assert isinstance(first, Attached)
+    assert [slot.circuits for slot in first.slots] == [(stays,), ()]
+    of_connector = desk.heard(connector)[0]
+    assert isinstance(of_connector, Attached) and of_connector.slots[0].circuits is None
+
+
+@pytest.mark.parametrize("how", ["detached", "silent"])
+def test_who_went_away_meanwhile_is_told_on_return(how: str) -> None:
+    desk = Desk()
+    connector, agent = desk.connector(), desk.agent()
+    circuit = desk.circuit(agent)
+    ids = tuple(slot.id for slot in agent.slots.values())
+    desk.core.detach(agent, 1.0)
+    if how == "detached":
+        desk.core.detach(connector, 2.0)
+    desk.wait(10.0)
+    again = desk.agent(now=10.0, claim=ids)
+    assert desk.heard(again)[-2:] == [Resized(circuit, 1224), FarAway(circuit)]
 
 
 def test_slots_of_another_key_are_not_taken_over() -> None:

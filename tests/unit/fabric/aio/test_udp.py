@@ -19,7 +19,7 @@ class Heard:
         self.buffers: list[bytes] = []
         self.came = asyncio.Event()
 
-    def handle_buffer(self, buffer: bytes, stride: int, address: object, tos: int) -> None:
+    def handle_buffer(self, buffer: bytes, stride: int, address: object) -> None:
         self.buffers.append(buffer)
 
     def handle_received(self) -> None:

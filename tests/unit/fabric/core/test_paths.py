@@ -132,10 +132,22 @@ def test_in_the_dark_each_circuit_is_probed_four_times_a_second_and_ever_more_ra
 def test_datagrams_fit_every_circuit() -> None:
     paths, engine = two()
     assert engine.size == 1392
-    paths.resize(B, 1224)
+    paths.resize(B, 1224, 0.5)
     assert engine.size == 1224
     paths.remove(B, 1.0)
     assert engine.size == 1444
+    assert not engine.changes
+
+
+def test_a_size_tells_that_the_new_circuits_other_end_is_bound() -> None:
+    paths, engine = two()
+    paths.remove(A, 1.0)
+    assert engine.changes == [PathChange.MOVED]
+    paths.resize(B, 1224, 1.1)
+    assert engine.changes == [PathChange.MOVED, PathChange.RESUMED], "what was sent before may be lost"
+    paths.handle_received(B, NEWEST, 1.2)
+    paths.resize(B, 1444, 1.3)
+    assert len(engine.changes) == 2
 
 
 def test_there_are_not_more_than_the_bound() -> None:

@@ -74,6 +74,16 @@ def test_after_three_binds_without_an_answer_somebody_has_to_look() -> None:
     assert slot.poll_event() == Verify()
 
 
+def test_without_an_attachment_a_switch_that_knows_nothing_is_news_and_nothing_is_bound() -> None:
+    slot = bound()
+    slot.attachment(False, 1.0)
+    slot.handle_control(frames.hint(frames.REBIND, ID), 1.0)
+    assert slot.poll_event() is None and not binds(slot)
+    slot.handle_control(frames.hint(frames.UNKNOWN, ID), 1.1)
+    slot.handle_control(frames.hint(frames.UNKNOWN, ID), 1.2)
+    assert slot.poll_event() == Verify() and slot.poll_event() is None and not binds(slot)
+
+
 def test_retries_in_a_silence_are_small_and_whole_every_fourth_time() -> None:
     slot = bound()
     slot.flight(0.1, 0.0)

@@ -1,0 +1,83 @@
+"""The only edge dies and is started again: how soon after that flows go on, and new ones open."""
+
+from __future__ import annotations
+
+from statistics import median
+
+import pytest
+
+from tests.sim.origins import App
+from tests.sim.script import Run, Script
+from warren.fabric.engines import EngineName
+
+SOON = 0.8
+"""Seconds; in fifty runs it took 0.4 to 0.6: three handshakes, a Bind and an offer of 20 ms a round trip and more."""
+
+LOOKED = 4.0
+"""Seconds: two and a half until a connector looks, a beat more, and what SOON is made of."""
+LONGEST = 20.0
+"""Seconds for which a new edge lets a flow wait."""
+
+
+def after(seed: int, away: float) -> float:
+    """Seconds from the edge's start until every TCP flow has gone on both ways."""
+    with Run(Script(seed, "auto", 1, 2, [])) as run:
+        for protocol in ("tcp", "tcp", "udp"):
+            run.world.open(protocol)
+        run.until(lambda: False, 2.0)
+        flows = [app for app in run.world.apps if app.protocol == "tcp"]
+        for app in flows:
+            run.do(["send", app.number, "up", 4_000_000])
+            run.do(["send", app.number, "down", 4_000_000])
+        run.until(lambda: False, 1.5)
+        run.do(["edge", 0, "kill"])
+        run.until(lambda: False, away)
+        run.do(["edge", 0, "start"])
+        started, before = run.world.network.now, [got(app) for app in flows]
+        assert all(up < 4_000_000 and down < 4_000_000 for up, down in before)
+        assert run.until(lambda: all(moved(app, was) for app, was in zip(flows, before, strict=True)), 60.0)
+        return float(run.world.network.now - started)
+
+
+def opens_after(seed: int, away: float, engine: EngineName) -> float:
+    """Seconds that a new agent's first flow takes, asked for at the edge's start; its connector carried none before."""
+    with Run(Script(seed, engine, 1, 1, [])) as run:
+        run.until(lambda: False, 3.0)
+        run.do(["agent", "kill"])
+        run.do(["edge", 0, "kill"])
+        run.until(lambda: False, away)
+        run.do(["edge", 0, "start"])
+        run.do(["agent", "start"])
+        app, asked = run.world.open("tcp"), run.world.network.now
+        assert app is not None
+        assert run.until(lambda: app.refusal is not None or (app.flow is not None and app.flow.opened), LONGEST)
+        assert app.refusal is None
+        return float(run.world.network.now - asked)
+
+
+def got(app: App) -> tuple[int, int]:
+    """Bytes that have arrived, up and down."""
+    return app.up.got, app.down.got
+
+
+def moved(app: App, before: tuple[int, int]) -> bool:
+    """Whether both ways have gone on."""
+    return app.up.got > before[0] and app.down.got > before[1]
+
+
+@pytest.mark.parametrize("engine", ["native", "aioquic"])
+@pytest.mark.parametrize("away", [0.0, 1.0, 6.0])
+def test_a_new_flow_waits_for_a_connector_that_rests(away: float, engine: EngineName) -> None:
+    """Its beats are all that it sends: it looks after the edge when they are not answered."""
+    assert opens_after(1, away, engine) < LOOKED
+
+
+@pytest.mark.parametrize(("seed", "away"), [(1, 120.0), (0, 200.0)])
+def test_a_new_flow_waits_for_a_connector_that_pauses(seed: int, away: float) -> None:
+    """After minutes it tries rarely, and is in the midst of a pause."""
+    assert opens_after(seed, away, "auto") > 10.0
+
+
+@pytest.mark.parametrize("away", [3.0, 6.0, 25.0])
+def test_flows_go_on_soon_after_the_only_edge_is_back(away: float) -> None:
+    assert median(after(seed, away) for seed in range(3)) < SOON
