@@ -59,7 +59,7 @@ soak-lab: native ## an hour in the lab on a link that stays bad and changes; wri
 chaos: native ## ten minutes of kills, freezes, cuts and loss under real programs; writes docs/chaos.md (as root)
 	@$(BIN)/python -m tests.chaos --write $(CHAOS)
 
-chaos-full: native ## the same, twenty of each kind at full length (as root, some hours)
+chaos-full: native ## the same at full length, twenty of each kind (as root, five hours; CHAOS="--each 3": one)
 	@$(BIN)/python -m tests.chaos --full --write $(CHAOS)
 
 bench: native ## the whole path beside other programs; writes docs/benchmarks.md (as root, a quarter of an hour)

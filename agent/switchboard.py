@@ -122,7 +122,10 @@ class Switchboard:
     def _order(self, nodes: list[Node]) -> list[Node]:
         now = asyncio.get_running_loop().time()
         self._slow = {node: until for node, until in self._slow.items() if until > now and node in nodes}
-        able = [node for node in nodes if node.state == "connected"] or nodes[:1]
+        able = [node for node in nodes if node.state == "connected"]
+        for node in nodes if not able else ():
+            node.wanted()
+        able = able or nodes[:1]
         return sorted(able, key=lambda node: node in self._slow)
 
     async def _first(self, ask: Callable[[Node], Coroutine[Any, Any, T]], nodes: list[Node] | None = None) -> T:

@@ -28,16 +28,13 @@ from warren.fabric.aio.standstill import Standstill
 from warren.fabric.core import frames
 from warren.fabric.core import session as core
 from warren.fabric.core.attachment import Attachment, AttachmentClosed, AttachmentEvent
-from warren.fabric.core.attachment import Identity as Shown
 from warren.fabric.core.backoff import Backoff
 from warren.fabric.core.engine import Address, ClientConfig, Engine, PathChange
 from warren.fabric.core.errors import DeniedError
 from warren.fabric.core.link import LinkClosed, LinkEvent, LinkReady
 from warren.fabric.core.messages import attachment as switch_says
 from warren.fabric.core.messages import session as say
-from warren.fabric.core.messages.attachment import LABEL as ATTACH_LABEL
 from warren.fabric.core.messages.attachment import Circuit
-from warren.fabric.core.messages.session import LABEL as SESSION_LABEL
 from warren.fabric.core.reasons import Reason
 from warren.fabric.identity import certificates
 from warren.fabric.identity.statements import Edge
@@ -51,6 +48,8 @@ AT_ONCE = 0.1
 UNANSWERED = 2.5
 """Seconds without an answer to a connector's beats, after which it looks whether the edge is the same process: two were
 lost, and the third is late. One without circuits sends nothing else, and to its engine the edge is there for ten."""
+WANTED = 1.0
+"""Seconds between attempts, at least, that are made because somebody asks."""
 REFUSALS = frozenset({Reason.WRONG_TUNNEL, Reason.BAD_PROOF, Reason.LIMIT})
 """What an edge says that does not take what a node shows."""
 
@@ -95,6 +94,7 @@ class Node:
         """The edge is there, and is connected to again without waiting."""
         self._silent_at = -math.inf
         """When it was last found not to answer."""
+        self._wanted_at = -math.inf
         self._settled = asyncio.Event()
         """It was connected, or an attempt has failed."""
         self._held = False
@@ -191,6 +191,13 @@ class Node:
         elif self._attachment is not None and (address := self._where.address) is not None:
             make = partial(Look, self._engine, self._config(), address, self._mark)
             self._doubt.look(make, self._call, self._attachment.boot)
+
+    def wanted(self) -> None:
+        """Somebody asks, and no edge is connected: the pause is over, and what is under way is said again. Once a
+        second, however many ask."""
+        if self.state != "connected" and self._loop.time() >= self._wanted_at + WANTED:
+            self._wanted_at = self._loop.time()
+            self.doubt()
 
     def moved(self) -> None:
         """Our address has changed: the attachment's, too."""
@@ -323,22 +330,14 @@ class Node:
     def _attach(self, call: Call) -> Attachment:
         """Claims the slots of before: the switch gives them back if it still is the same process."""
         who = self.shown = self._identity
-        shown = Shown(who.role, self.boot, who.key, who.certificates, who.statement)
         slots = tuple(s.slot.id for s in self.sockets if s.slot is not None)
-
-        def sign(challenge: bytes, leaf: bytes) -> bytes:
-            return who.sign(ATTACH_LABEL, challenge, leaf)
-
-        return Attachment(call.link, shown, sign, self._loop.time(), slots)
+        return Attachment(call.link, who.attaching(self.boot), who.attach_signature, self._loop.time(), slots)
 
     def _enter(self, ready: LinkReady) -> None:
         assert self._call is not None
-        who, link = self.shown, self._call.link
-        signature = who.sign(SESSION_LABEL, ready.challenge, ready.leaf)
-        proof = (who.key, signature, who.certificates, who.statement)
-        enter = say.Enter(who.role, self.boot, *proof, who.host, who.program)
-        self._session = core.AgentSession(link) if who.role == "agent" else core.ConnectorSession(link)
-        self._session.start(ready, enter)
+        link = self._call.link
+        self._session = core.AgentSession(link) if self.shown.role == "agent" else core.ConnectorSession(link)
+        self._session.start(ready, self.shown.entering(self.boot, ready))
 
     def _drain(self) -> bool:
         return self._attachment_events() | self._session_events()

@@ -7,8 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from warren.fabric.aio.circuits import CircuitSocket
+from warren.fabric.core.attachment import Identity as Shown
+from warren.fabric.core.link import LinkReady
 from warren.fabric.core.messages import session as say
+from warren.fabric.core.messages.attachment import LABEL as ATTACH_LABEL
 from warren.fabric.core.messages.attachment import Offer
+from warren.fabric.core.messages.session import LABEL as SESSION_LABEL
 from warren.fabric.core.reasons import Reason
 from warren.fabric.core.session import Sign
 
@@ -31,6 +35,19 @@ class Identity:
     program: str = ""
     boot: bytes = field(default_factory=lambda: os.urandom(16))
     """Of this process: the same towards every edge."""
+
+    def attaching(self, boot: bytes) -> Shown:
+        """What a switch is shown."""
+        return Shown(self.role, boot, self.key, self.certificates, self.statement)
+
+    def attach_signature(self, challenge: bytes, leaf: bytes) -> bytes:
+        return self.sign(ATTACH_LABEL, challenge, leaf)
+
+    def entering(self, boot: bytes, ready: LinkReady) -> say.Enter:
+        """What a judge is told, signed for this connection."""
+        signature = self.sign(SESSION_LABEL, ready.challenge, ready.leaf)
+        proof = (self.key, signature, self.certificates, self.statement)
+        return say.Enter(self.role, boot, *proof, self.host, self.program)
 
 
 class Owner(Protocol):

@@ -17,12 +17,12 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 IDLE = "idle flows"
 INTRODUCTION = """# Chaos
 
-`make chaos` makes this page, `chaos.json` and `chaos.svg` in one run (`make chaos-full`: twenty of each kind); no
-figure is typed by hand. In the lab two edges with their store in PostgreSQL, two connectors of one tunnel and an agent
-run, and all the while: an ssh session in which ten lines a second come back, one scp after another with checksums, ten
-PostgreSQL transactions a second, a TCP stream of 8 Mbit/s each way, every byte of it compared, iperf3 at 4 Mbit/s, 100
-UDP datagrams a second there and back, ping, and flows that are idle. One thing at a time goes wrong, and the next one
-begins when every app goes on.
+`make chaos` makes this page, `chaos.json` and `chaos.svg` in one run (`make chaos-full`: at full length, twenty of each
+kind or as many as `--each` says); no figure is typed by hand. In the lab two edges with their store in PostgreSQL, two
+connectors of one tunnel and an agent run, and all the while: an ssh session in which ten lines a second come back, one
+scp after another with checksums, ten PostgreSQL transactions a second, a TCP stream of 8 Mbit/s each way, every byte of
+it compared, iperf3 at 4 Mbit/s, 100 UDP datagrams a second there and back, ping, and flows that are idle. One thing at
+a time goes wrong, and the next one begins when every app goes on.
 
 A *stall* is the longest time in which an app did not go on, its interval (0.02 to 0.2 s) included; *after* counts
 only what lies after the end of the trouble; *first* is the time from that end until the app went on. A flow that does
@@ -99,8 +99,9 @@ def page(said: dict[str, Any]) -> str:
     its = said["machine"]
     ran = (
         f"{its['cores']} cores, {its['processor']}, {its['kernel']}, Python {its['python']}; engine {said['engine']}; "
-        f"seed {said['seed']}; {len(said['events'])} events in {said['seconds'] / 60:.1f} minutes; load average at the "
-        f"beginning {said['load'][0]:.1f}, at the end {said['load'][1]:.1f}.\n"
+        f"seed {said['seed']}; {len(said['events'])} events{' at full length' if said['full'] else ''} in "
+        f"{said['seconds'] / 60:.1f} minutes; load average at the beginning {said['load'][0]:.1f}, at the end "
+        f"{said['load'][1]:.1f}.\n"
     )
     moved = ", ".join(f"{count} {word}" for word, count in said["transactions"].items())
     return "\n".join(

@@ -58,6 +58,24 @@ def opens_after(seed: int, away: float, engine: EngineName) -> float:
         return float(run.world.network.now - asked)
 
 
+def opens_when_asked(seed: int, away: float, later: float, engine: EngineName) -> float:
+    """Seconds that the first flow takes of an agent that has looked for the edge all the while, asked for `later` s
+    after the edge's start; the connector is started then, too."""
+    with Run(Script(seed, engine, 1, 1, [])) as run:
+        run.until(lambda: False, 3.0)
+        run.do(["edge", 0, "kill"])
+        run.do(["connector", 0, "kill"])
+        run.until(lambda: False, away)
+        run.do(["edge", 0, "start"])
+        run.do(["connector", 0, "start"])
+        run.until(lambda: False, later)
+        app, asked = run.world.open("tcp"), run.world.network.now
+        assert app is not None
+        assert run.until(lambda: app.refusal is not None or (app.flow is not None and app.flow.opened), LONGEST)
+        assert app.refusal is None, app.refusal
+        return float(run.world.network.now - asked)
+
+
 def got(app: App) -> tuple[int, int]:
     """Bytes that have arrived, up and down."""
     return app.up.got, app.down.got
@@ -80,6 +98,14 @@ def test_a_new_flow_waits_for_a_connector_that_pauses(engine: EngineName) -> Non
     """After minutes it tries rarely: whenever the edge is back, the flow opens, and now and then it waited for that."""
     waits = [opens_after(seed, 120.0 + 3.0 * step, engine) for seed in range(3) for step in range(6)]
     assert max(waits) > PAUSES, waits
+
+
+@pytest.mark.parametrize("engine", ["native", "aioquic"])
+def test_an_agent_that_pauses_ends_its_pause_for_a_new_flow(engine: EngineName) -> None:
+    """Whose app asks does not wait until the agent would have tried again."""
+    for seed in range(3):
+        for away in (120.0, 125.0, 130.0, 135.0):
+            assert opens_when_asked(seed, away, 1.0, engine) < SOON
 
 
 @pytest.mark.parametrize("away", [3.0, 6.0, 25.0])

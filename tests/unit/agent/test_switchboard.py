@@ -33,7 +33,7 @@ class FakeNode:
         self.answer = asyncio.Event()
         self.answer.set()
         self.denies: Reason | None = None
-        self.asked = self.doubted = 0
+        self.asked = self.doubted = self.wants = 0
         self.dropped: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def decide(self, protocol: str, port: int, *, address: str = "", host: str = "", resolver: str = "") -> str:
@@ -53,6 +53,9 @@ class FakeNode:
 
     def doubt(self) -> None:
         self.doubted += 1
+
+    def wanted(self) -> None:
+        self.wants += 1
 
     def drop(self, circuit: bytes, reason: Reason) -> None:
         self.dropped.put_nowait(circuit)
@@ -82,6 +85,18 @@ async def test_the_first_answers_and_nobody_else_is_asked(board: Switchboard, no
     assert second.asked == 0
     first.state = "connecting"
     assert await decided(board) == second.edge.name
+
+
+async def test_a_question_ends_the_pauses_of_all_edges_where_none_is_connected(
+    board: Switchboard, nodes: list[FakeNode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = nodes
+    first.state = "connecting"
+    assert await decided(board) == second.edge.name
+    assert (first.wants, second.wants) == (0, 0)
+    second.state = "connecting"
+    await decided(board)
+    assert (first.wants, second.wants) == (1, 1)
 
 
 async def test_a_slow_edge_is_looked_at_and_asked_last(board: Switchboard, nodes: list[FakeNode]) -> None:

@@ -22,7 +22,8 @@ def one(kind: str, after: float, lost: int = 0, may_lose: int = 0) -> dict[str, 
 def run(*events: dict[str, Any]) -> dict[str, Any]:
     return {
         "machine": {"cores": 2, "processor": "some", "kernel": "Linux", "python": "3"},
-        "engine": "native", "seed": 1, "seconds": 60.0, "load": [0.0, 1.0], "copied": 3, "events": list(events),
+        "engine": "native", "seed": 1, "full": False, "seconds": 60.0,
+        "load": [0.0, 1.0], "copied": 3, "events": list(events),
         "transactions": {"confirmed": 9, "half done": 0, "done twice": 0, "confirmed and missing": 0},
     }  # fmt: skip
 
