@@ -104,6 +104,8 @@ class Measuring:
         ways: tuple[Way, ...] = ("up", "down")
         for way in ways:
             made[f"one_{way}"] = self._try(partial(self._stream, way))
+            if (core := self._try(self._peer.bare_core)) is not None:
+                made[f"core_{way}"] = core
             made[f"eight_{way}"] = self._try(partial(self._eight, way))
             if self._peer.udp:
                 made[f"loaded_{way}"] = self._try(partial(self._loaded, way))

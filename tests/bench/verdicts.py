@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from tests.bench import profile
-from tests.bench.engines import LIBRARY
 from tests.bench.figures import NONE, get, percent, ratio, table, total, written
 from tests.bench.peers import WarrenAioquic, WarrenNative, WireguardGo
 
@@ -43,7 +42,7 @@ def verdicts(said: dict[str, Any]) -> list[Verdict]:
     found = [*_against_wireguard(native, wireguard), *_under_load(native)]
     found += _bad_link(said.get("bad_link", []))
     found += _profile(said.get("profiles", []))
-    found += _of_bare_core(paths.get(WarrenAioquic.name, {}), said.get("engines", []))
+    found += _of_bare_core(paths.get(WarrenAioquic.name, {}))
     return found
 
 
@@ -51,12 +50,16 @@ def _judge(value: float | None, enough: Callable[[float], bool]) -> bool | None:
     return None if value is None else enough(value)
 
 
+Figure = Callable[[dict[str, Any]], float | None]
+
+
 def _round_by_round(
-    one: dict[str, Any], other: dict[str, Any], figure: Callable[[dict[str, Any]], float | None]
+    one: dict[str, Any], other: dict[str, Any], figure: Figure, of_the_other: Figure | None = None
 ) -> float | None:
     """The median of what each round has found: the two took turns, and the machine is not as fast in every round."""
     pairs = zip(one.get("rounds", []), other.get("rounds", []), strict=False)
-    found = [share for mine, theirs in pairs if (share := ratio(figure(mine), figure(theirs))) is not None]
+    shares = (ratio(figure(mine), (of_the_other or figure)(theirs)) for mine, theirs in pairs)
+    found = [share for share in shares if share is not None]
     return statistics.median(found) if found else None
 
 
@@ -66,6 +69,10 @@ def _rate(key: str, made: dict[str, Any]) -> float | None:
 
 def _spent(key: str, made: dict[str, Any]) -> float | None:
     return total((made.get(key) or {}).get("processor"))
+
+
+def _core(way: str, made: dict[str, Any]) -> float | None:
+    return get(made, f"core_{way}")
 
 
 def _against_wireguard(native: dict[str, Any], wireguard: dict[str, Any]) -> list[Verdict]:
@@ -116,14 +123,11 @@ def _profile(profiles: list[dict[str, Any]]) -> list[Verdict]:
     return made
 
 
-def _of_bare_core(aioquic: dict[str, Any], engines: list[dict[str, Any]]) -> list[Verdict]:
-    library = next((one for one in engines if one["name"] == LIBRARY), {})
-    cores = [get(library, "stream", side) for side in ("send", "receive")]
-    slower = min((core for core in cores if core is not None), default=None)
+def _of_bare_core(aioquic: dict[str, Any]) -> list[Verdict]:
     made = []
     for way, words in WAYS.items():
-        share = ratio(get(aioquic, "medians", f"one_{way}", "gbit"), slower)
-        what = f"whole path on aioquic, {words}, beside the slower bare core"
+        share = _round_by_round(aioquic, aioquic, partial(_rate, f"one_{way}"), partial(_core, way))
+        what = f"whole path on aioquic, {words}, beside the slower side of a bare core"
         asked = f"≥ {OF_BARE_CORE:.0%}"
         made.append(Verdict(what, percent(share), asked, _judge(share, lambda it: it >= OF_BARE_CORE)))
     return made

@@ -48,6 +48,11 @@ class Peer:
         """Where each runs (laptop, hub, site) → its processes; their children belong to them."""
         return {where: [process.pid for process in running] for where, running in self.processes.items()}
 
+    def bare_core(self) -> float | None:
+        """Gbit that a processor second of the library it stands on carries, on the slower side; None: not of interest.
+        Measured beside each stream, for the machine is not as fast a minute later."""
+        return None
+
     def started(self, where: str, process: Process) -> Process:
         """`process` is one of the peer's own, and counts."""
         self.processes.setdefault(where, []).append(process)

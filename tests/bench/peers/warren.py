@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import ClassVar
 
+from tests.bench import engines
 from tests.bench.peers.peer import Missing, Peer
 from warren.fabric.core.errors import ConfigError
 from warren.fabric.engines import EngineName, engine
@@ -67,6 +68,9 @@ class WarrenAioquic(WarrenNative):
 
     name = "Warren aioquic"
     engine = "aioquic"
+
+    def bare_core(self) -> float | None:
+        return min(engines.bare())
 
 
 def _version(distribution: str, otherwise: str) -> str:

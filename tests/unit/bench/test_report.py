@@ -14,7 +14,9 @@ from tests.bench.verdicts import verdicts
 MACHINE = {"cores": 2, "processor": "one", "kernel": "Linux 6", "python": "3.11", "encrypts": {"AES-128-GCM": 20.0}}
 
 
-def path(name: str, gbit: float, spent: float, p99: float = 5.0, **more: Any) -> dict[str, Any]:
+def path(
+    name: str, gbit: float, spent: float, p99: float = 5.0, core: float | None = None, **more: Any
+) -> dict[str, Any]:
     stream = {"gbit": gbit, "processor": {"laptop": spent / 2, "hub": spent / 4, "site": spent / 4}}
     loaded = {"p50": 1.0, "p99": p99, "lost": 0.0}
     rounds = [
@@ -22,6 +24,7 @@ def path(name: str, gbit: float, spent: float, p99: float = 5.0, **more: Any) ->
             **{f"one_{way}": stream for way in ("up", "down")},
             **{f"eight_{way}": gbit for way in ("up", "down")},
             **{f"loaded_{way}": loaded for way in ("up", "down")},
+            **{f"core_{way}": core for way in ("up", "down") if core},
             "round_trip": {"p50": 0.3, "p99": 0.9},
             "connections": {"per_second": 500.0, "failed": 0},
         }
@@ -72,7 +75,7 @@ def test_the_page_holds_every_part() -> None:
     daemon = divided({"warren.agent.capture.tun:read": 1, "warren.fabric.engines.native:receive": 3}, 0.4)
     engine = {"name": "aioquic, bare library", "missing": None, "stream": {"send": 0.5, "receive": 0.4}}
     said = run(
-        paths=[path("bare path", 20.0, 0.0), path("Warren aioquic", 0.31, 4.0)],
+        paths=[path("bare path", 20.0, 0.0), path("Warren aioquic", 0.31, 4.0, core=0.4)],
         bad_link=[{**case, "emulator": 0.1}],
         controllers=[{**case, "links": {"1 % lost": {"rate": 91.23, "dropped": 0.012}}}],
         profiles=[{"name": "Warren native", "missing": None, "up": {"laptop": daemon}, "down": {"laptop": daemon}}],
