@@ -68,8 +68,8 @@ class Judge(Protocol):
         """Raises DeniedError."""
 
 
-class Switches(Judge, Protocol):
-    """Where circuits come from (fabric/aio/node.py)."""
+class Switch(Protocol):
+    """Where circuits come from: one edge's (fabric/aio/node.py), or whichever answers (agent/switchboard.py)."""
 
     async def ask(
         self,
@@ -83,6 +83,10 @@ class Switches(Judge, Protocol):
     ) -> tuple[Circuit, CircuitSocket]:
         """A circuit for a peer connection; `boot`: only to that connector process; `tried`: to none of those;
         `patient`: wait a little for one that is not there yet. Raises DeniedError."""
+
+
+class Switches(Judge, Switch, Protocol):
+    """A tunnel's, and who decides its flows (agent/switchboard.py)."""
 
 
 class Peers:

@@ -12,8 +12,9 @@ from typing import Any, Protocol
 
 import structlog
 
+from warren.agent.decisions import Judge
 from warren.agent.peer_state import PeerState
-from warren.agent.peers import Peers, Switches, permit_for
+from warren.agent.peers import Peers, Switch, permit_for
 from warren.fabric.aio.circuits import CircuitSocket
 from warren.fabric.core.backoff import Backoff
 from warren.fabric.core.errors import DeniedError
@@ -31,11 +32,14 @@ AGAIN = (1.0, 30.0)
 """Seconds until the next attempt, first and longest."""
 
 
-class Switch(Switches, Protocol):
+class Node(Switch, Protocol):
     """One edge (fabric/aio/node.py)."""
 
     state: str
     sockets: list[CircuitSocket]
+
+    @property
+    def judge(self) -> Judge: ...
 
 
 class _Attempts:
@@ -50,7 +54,7 @@ class _Attempts:
 class Standbys:
     """Asks for them. `start` it, `close` it."""
 
-    def __init__(self, peers: Peers, switches: Callable[[str], Sequence[Switch]]) -> None:
+    def __init__(self, peers: Peers, switches: Callable[[str], Sequence[Node]]) -> None:
         """`switches`: by the tunnel's id, all edges, first those that its connectors are attached to."""
         self._peers = peers
         self._switches = switches
@@ -85,7 +89,7 @@ class Standbys:
             return False
         return len(state.path.ways) < CIRCUITS - 1 and state.path.counting < USABLE
 
-    def _choose(self, state: PeerState) -> Switch | None:
+    def _choose(self, state: PeerState) -> Node | None:
         """The first edge, in the order for this tunnel, that is connected and has no circuit of this connection."""
         assert state.path is not None
         for switch in self._switches(state.tunnel):
@@ -95,7 +99,7 @@ class Standbys:
                     return switch
         return None
 
-    async def _ask(self, state: PeerState, switch: Switch, attempts: _Attempts) -> None:
+    async def _ask(self, state: PeerState, switch: Node, attempts: _Attempts) -> None:
         try:
             given, socket = await self._asked(state, switch)
         except DeniedError as error:
@@ -107,7 +111,7 @@ class Standbys:
             state.path.add(socket, given.circuit, given.size)
             log.info("standby circuit", tunnel=state.tunnel_name, edge=str(socket.switch))
 
-    async def _asked(self, state: PeerState, switch: Switch) -> tuple[Circuit, CircuitSocket]:
+    async def _asked(self, state: PeerState, switch: Node) -> tuple[Circuit, CircuitSocket]:
         """Once more with another pass where this edge holds the present one for expired: clocks differ."""
         ask = (state.index, state.id)
         try:
@@ -115,7 +119,7 @@ class Standbys:
         except DeniedError as error:
             if error.reason is not Reason.GRANT_EXPIRED:
                 raise
-            return await switch.ask(*ask, await permit_for(state, switch), (), state.boot, patient=False)
+            return await switch.ask(*ask, await permit_for(state, switch.judge), (), state.boot, patient=False)
 
     async def _settle(self, attempts: _Attempts, work: Coroutine[Any, Any, None]) -> None:
         try:

@@ -63,7 +63,7 @@ class Switchboard:
         while True:
             try:
                 return await self._first(
-                    lambda node: node.decide(protocol, port, address=address, host=host, resolver=resolver)
+                    lambda node: node.judge.decide(protocol, port, address=address, host=host, resolver=resolver)
                 )
             except DeniedError as error:
                 coming = any(node.state != "connected" and node.refused is None for node in self._nodes())
@@ -74,11 +74,11 @@ class Switchboard:
 
     async def choose(self, vnet: str) -> None:
         """A virtual network among those that the device may choose. Raises DeniedError."""
-        await self._first(lambda node: node.choose(vnet))
+        await self._first(lambda node: node.judge.choose(vnet))
 
     async def query(self, message: bytes, transport: Literal["udp", "tcp"]) -> say.Answer | say.HostRoute:
         """A DNS query. Raises DeniedError."""
-        return await self._first(lambda node: node.query(message, transport))
+        return await self._first(lambda node: node.judge.query(message, transport))
 
     def for_tunnel(self, tunnel: str) -> Circuits:
         """Where circuits to this tunnel's connectors come from."""

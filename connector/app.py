@@ -211,7 +211,7 @@ class Connector:
         self.gate.clock(welcome.edge, welcome.time, elapsed())
         for node in self.nodes:
             if node.edge.id == welcome.edge:
-                node.holding(self.gate.revocations.ids())
+                node.judge.holding(self.gate.revocations.ids())
 
     def revoked(self, revoked: say.Revoked, node: Node) -> None:
         self._lease.told(node.edge.id, revoked.age, elapsed())

@@ -12,9 +12,8 @@ import contextlib
 import math
 import random
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
-from typing import Literal
 
 import structlog
 
@@ -22,6 +21,7 @@ from warren.fabric.aio.asked import ANSWER_TIME, CIRCUIT_TIME, DOUBT, Asked
 from warren.fabric.aio.call import ALPN, LIMITS, Call, why_over
 from warren.fabric.aio.circuits import CircuitSocket
 from warren.fabric.aio.doubt import Doubt, Look
+from warren.fabric.aio.judge import Judge
 from warren.fabric.aio.lookup import Whereabouts
 from warren.fabric.aio.owner import Identity, Owner
 from warren.fabric.aio.standstill import Standstill
@@ -33,7 +33,6 @@ from warren.fabric.core.engine import Address, ClientConfig, Engine, PathChange
 from warren.fabric.core.errors import DeniedError
 from warren.fabric.core.link import LinkClosed, LinkEvent, LinkReady
 from warren.fabric.core.messages import attachment as switch_says
-from warren.fabric.core.messages import session as say
 from warren.fabric.core.messages.attachment import Circuit
 from warren.fabric.core.reasons import Reason
 from warren.fabric.identity import certificates
@@ -78,12 +77,9 @@ class Node:
         self._loop = asyncio.get_running_loop()
         self._call: Call | None = None
         self._attachment: Attachment | None = None
-        self._session: core.AgentSession | core.ConnectorSession | None = None
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._circuits = Asked[Circuit]("circuits asked for", self.flush, self.doubt, 6 * DOUBT, CIRCUIT_TIME)
-        self._decisions = Asked[say.Granted]("decisions", self.flush, self.doubt)
-        self._choices = Asked[bool]("choices of a virtual network", self.flush, self.doubt)
-        self._queries = Asked[say.Answer | say.HostRoute]("queries", self.flush, self.doubt)
+        self.judge = Judge(self._judge_says, lambda: self.reason, self.flush, self.doubt)
         self._forgotten: list[switch_says.SlotGiven] = []
         self._attached = self._entered = False
         self._task: asyncio.Task[None] | None = None
@@ -228,12 +224,9 @@ class Node:
         """The connection is over: whoever waits for an answer hears so; slots and circuits stay."""
         for circuit_socket in () if self._held or self._lent else self.sockets:
             circuit_socket.attachment_lost()
-        if isinstance(self._session, core.AgentSession):
-            self._session.lost()
-            self._session_events()
-        for asked in (self._circuits, self._decisions, self._choices, self._queries):
-            asked.lose()
-        self._attachment = self._session = self._call = None
+        self.judge.lose()
+        self._circuits.lose()
+        self._attachment = self._call = None
 
     # ---- another identity ----
 
@@ -322,7 +315,8 @@ class Node:
             self._attachment.handle_link(event, self._loop.time())
         match event:
             case LinkReady():
-                self._enter(event)
+                assert self._call is not None
+                self.judge.begin(self._call.link, event, self.shown, self.boot)
             case LinkClosed(code, detail, _) if not (self._ended.done() or self._closing):
                 self._away(*why_over(code, detail))
                 self._ended.set_result(None)
@@ -333,14 +327,8 @@ class Node:
         slots = tuple(s.slot.id for s in self.sockets if s.slot is not None)
         return Attachment(call.link, who.attaching(self.boot), who.attach_signature, self._loop.time(), slots)
 
-    def _enter(self, ready: LinkReady) -> None:
-        assert self._call is not None
-        link = self._call.link
-        self._session = core.AgentSession(link) if self.shown.role == "agent" else core.ConnectorSession(link)
-        self._session.start(ready, self.shown.entering(self.boot, ready))
-
     def _drain(self) -> bool:
-        return self._attachment_events() | self._session_events()
+        return self._attachment_events() | self.judge.drain()
 
     def _timeout(self) -> float | None:
         due = self._attachment.poll_timeout() if self._attachment is not None else None
@@ -417,16 +405,7 @@ class Node:
                 self._owner.forgotten(self.sockets[given.index])
             self._forgotten = []
 
-    # ---- the session ----
-
-    def _session_events(self) -> bool:
-        busy = False
-        while self._session is not None and (event := self._session.poll_event()) is not None:
-            busy = True
-            self._session_event(event)
-        return busy
-
-    def _session_event(self, event: core.SessionEvent) -> None:
+    def _judge_says(self, event: core.SessionEvent) -> None:
         match event:
             case core.SessionReady(welcome):
                 self._entered = True
@@ -441,14 +420,8 @@ class Node:
                 self._owner.edges(signed)
             case core.RevocationsTold(revoked):
                 self._owner.revoked(revoked, self)
-            case core.Decided(request, granted, reason, detail):
-                self._decisions.settle(request, granted, reason, detail)
-            case core.NetworkChosen(request, refused, detail):
-                self._choices.settle(request, True if refused is None else None, refused or Reason.UNKNOWN, detail)
-            case core.Answered(request, answer):
-                self._queries.settle(request, answer)
 
-    # ---- what the agent asks ----
+    # ---- what the owner asks and says ----
 
     async def ask(
         self,
@@ -466,44 +439,12 @@ class Node:
         request = self._attachment.ask(index, peer, permit, self._loop.time(), boot=boot, tried=tried, patient=patient)
         return await self._circuits.answer(request), self.sockets[index]
 
-    async def decide(
-        self, protocol: str, port: int, *, address: str = "", host: str = "", resolver: str = ""
-    ) -> say.Granted:
-        """May this flow open? Raises DeniedError."""
-        session = self._agent_session()
-        if protocol not in ("tcp", "udp", "icmp"):
-            raise DeniedError(Reason.UNSUPPORTED, protocol)
-        asked = {"address": address, "host": host, "resolver": resolver}
-        return await self._decisions.answer(session.decide(protocol, port, **asked))  # type: ignore[arg-type]
-
-    async def choose(self, vnet: str) -> None:
-        """Puts this device in another virtual network. Raises DeniedError."""
-        await self._choices.answer(self._agent_session().choose(vnet))
-
-    async def query(self, message: bytes, transport: Literal["udp", "tcp"]) -> say.Answer | say.HostRoute:
-        """A DNS query, answered by the judge. Raises DeniedError."""
-        return await self._queries.answer(self._agent_session().query(message, transport))
-
-    def _agent_session(self) -> core.AgentSession:
-        if not isinstance(self._session, core.AgentSession) or not self._session.ready:
-            raise DeniedError(Reason.JUDGE_AWAY, self.reason)
-        return self._session
-
-    # ---- what the connector says ----
-
     def health(self, flows: int, draining: bool) -> None:
         """A beat, once a second. Where several have not been answered the edge may be another process by now."""
-        if self._call is not None and isinstance(self._session, core.ConnectorSession):
-            self._session.health(flows, draining)
-            self.flush()
-            if self._loop.time() - self._call.answered > UNANSWERED:
-                self.doubt()
-
-    def holding(self, ids: Iterable[str]) -> None:
-        """What the connector's flows stand on; it hears of what is no more."""
-        if isinstance(self._session, core.ConnectorSession):
-            self._session.holding(ids)
-            self.flush()
+        call = self._call
+        said = call is not None and self.judge.health(flows, draining)
+        if said and call is not None and self._loop.time() - call.answered > UNANSWERED:
+            self.doubt()
 
     def drop(self, circuit: bytes, reason: Reason) -> None:
         """Ends a circuit."""

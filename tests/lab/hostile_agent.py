@@ -114,7 +114,7 @@ class Hostile:
             await self.ready.wait()
 
     async def peer(self, index: int = 0) -> Peer:
-        granted = await self.node.decide("tcp" if index == 0 else "udp", 7, address="10.10.0.10")
+        granted = await self.node.judge.decide("tcp" if index == 0 else "udp", 7, address="10.10.0.10")
         made = Peer(self, granted.grant)
         circuit, where = await self.node.ask(index, made.id, granted.permit, ())
         root = certificates.pem(granted.authority)

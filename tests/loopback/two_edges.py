@@ -127,7 +127,7 @@ class AgentSide(Told):
 
     async def open(self, port: int) -> Echoed:
         """A flow to the origin."""
-        granted = await self.nodes[0].decide("tcp", port, address="127.0.0.1")
+        granted = await self.nodes[0].judge.decide("tcp", port, address="127.0.0.1")
         owner = Echoed(self)
         message = Open(os.urandom(16), granted.grant, "tcp", port, address="127.0.0.1")
         owner.opening = self.peers.open(Wanted(granted, message, owner))

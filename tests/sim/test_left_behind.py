@@ -39,7 +39,7 @@ def test_dns_queries(engine: EngineName, loss: float) -> None:
         answers: list[object] = []
 
         async def ask(number: int) -> None:
-            answers.append(await side.nodes[0].query(b"%d" % number * 2000, "udp"))  # in more than one packet
+            answers.append(await side.nodes[0].judge.query(b"%d" % number * 2000, "udp"))  # in more than one packet
 
         for number in range(QUERIES):
             process.call_soon(lambda work: process.create_task(work), ask(number))

@@ -23,6 +23,7 @@ class Switch:
         self.name, self.state, self.has_it = name, state, has_it
         self.sockets: Any = [SimpleNamespace(slot=SimpleNamespace(bound=bound), switch=name)]
         self.asked: list[tuple[Any, ...]] = []
+        self.judge = self
         self.expired = b""
         """The pass that its clock holds for expired."""
 

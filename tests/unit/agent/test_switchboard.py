@@ -29,6 +29,7 @@ class FakeNode:
         self.edge = Edge(name * 8, f"{name}.example", 4433, name)
         self.state = "connected"
         self.answers = True
+        self.judge = self
         self.refused: Reason | None = None
         self.answer = asyncio.Event()
         self.answer.set()
