@@ -12,6 +12,8 @@ from warren.fabric.aio import logs as set_up_logs
 SHARE_A_LAB = ("tests/lab/thread/", "tests/lab/dns/", "tests/lab/roaming/")
 REAL_TIME = ("tests/lab/", "tests/loopback/", "tests/apps/")
 ORDER = ("tests/lab/thread/", "tests/lab/test_chaos", "tests/unit", "tests/loopback", "tests/lab", "tests/apps", "")
+TOLD = 3000
+"""Characters of a first try that failed."""
 
 
 @pytest.fixture(autouse=True)
@@ -45,3 +47,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.nodeid.startswith(REAL_TIME):
             item.add_marker(pytest.mark.flaky(reruns=1))
     items.sort(key=lambda item: next(i for i, start in enumerate(ORDER) if item.nodeid.startswith(start)))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Why a test was tried once more: what was seen once may be a fault that is rare."""
+    for report in terminalreporter.stats.get("rerun", ()):
+        terminalreporter.write_sep("_", f"first try of {report.nodeid}")
+        terminalreporter.write_line(report.longreprtext[-TOLD:])
