@@ -62,7 +62,7 @@ chaos: native ## ten minutes of kills, freezes, cuts and loss under real program
 chaos-full: native ## the same at full length, twenty of each kind (as root, five hours; CHAOS="--each 3": one)
 	@$(BIN)/python -m tests.chaos --full --write $(CHAOS)
 
-bench: native ## the whole path beside other programs; writes docs/benchmarks.md (as root, a quarter of an hour)
+bench: native ## the whole path beside other programs; writes docs/benchmarks.md (as root, twenty minutes)
 	@tools/bootstrap.sh bench
 	@$(BIN)/python -m tests.bench.all --write $(BENCH)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.bench import badlink
 from tests.bench.badlink import Case
-from tests.bench.figures import NONE, get, percent, table, written
+from tests.bench.figures import NONE, get, medians, percent, table, written
 from tests.bench.loads import Failed, Loads
 from tests.bench.path import guarded
 from tests.bench.peers import Bare, Missing, Peer, WarrenNative
@@ -36,20 +36,25 @@ LINKS = {
 
 
 def measure(settings: Settings, only: Sequence[type[Peer]]) -> list[dict[str, Any]]:
-    """Mbit/s of one TCP stream up, and the share of its packets that the queue dropped, on each link; one round."""
+    """Mbit/s of one TCP stream up, and the share of its packets that the queue dropped, on each link."""
     return [guarded(case.name, partial(measure_case, case, settings)) for case in CASES if case.peer in only]
 
 
 def measure_case(case: Case, settings: Settings) -> dict[str, Any]:
-    said: dict[str, Any] = {"name": case.name, "missing": None, "links": {}}
+    said: dict[str, Any] = {"name": case.name, "missing": None, "rounds": []}
     try:
         with badlink.ready(case) as (lab, loads):
-            for title, impairment in LINKS.items():
-                said["links"][title] = on_link(lab, loads, impairment, case, settings)
-                tell(f"controllers, {case.name}, {title}: {said['links'][title]}")
+            for _ in range(settings.rounds):
+                said["rounds"].append(one_round(lab, loads, case, settings))
+                tell(f"controllers, {case.name}: {said['rounds'][-1]}")
     except Missing as missing:
         said["missing"] = str(missing)
+    said["links"] = medians(said["rounds"])
     return said
+
+
+def one_round(lab: Lab, loads: Loads, case: Case, settings: Settings) -> dict[str, dict[str, float | None]]:
+    return {title: on_link(lab, loads, impairment, case, settings) for title, impairment in LINKS.items()}
 
 
 def on_link(lab: Lab, loads: Loads, impairment: Impairment, case: Case, settings: Settings) -> dict[str, float | None]:

@@ -169,8 +169,9 @@ def _bad_link(cases: list[dict[str, Any]]) -> list[str]:
 def _controllers(said: dict[str, Any]) -> list[str]:
     text = (
         f"One TCP stream up over a link of 100 Mbit/s and 50 ms in the lab, {said['settings']['controllers']} s after "
-        f"the first {controllers.START}, once each; loss is each way, on top of a queue of 50 ms. What Warren carries "
-        "has CUBIC at the laptop too, and ends there; on the bare path the controller named is that of the sender.\n"
+        f"the first {controllers.START}, medians of {said['settings']['rounds']}; loss is each way, on top of a queue "
+        "of 50 ms. What Warren carries has CUBIC at the laptop too, and ends there; on the bare path the controller "
+        "named is that of the sender.\n"
     )
     return [text, controllers.rows(said["controllers"]) + "\n"]
 

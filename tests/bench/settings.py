@@ -23,7 +23,7 @@ class Settings:
     round_trips: int = 1000
     bad_link: int = 5
     """One TCP stream, `BAD_LINK_START` left out."""
-    controllers: int = 8
+    controllers: int = 5
     """One TCP stream on each link of the controllers' table."""
     profile: int = 4
 
