@@ -65,7 +65,8 @@ class Node:
         self._said: deque[str] = deque(maxlen=4)
         """Why it is not connected, as it was logged: each once, not at each attempt."""
         self.refused: Reason | None = None
-        """Why the edge has turned us away, if it has."""
+        """Why the edge has turned us away, if it has: its last word."""
+        self._away_for = Reason.JUDGE_AWAY
         self.sockets: list[CircuitSocket] = []
         self._engine = engine
         self.shown = identity
@@ -190,8 +191,9 @@ class Node:
 
     def wanted(self) -> None:
         """Somebody asks, and no edge is connected: the pause is over, and what is under way is said again. Once a
-        second, however many ask."""
-        if self.state != "connected" and self._loop.time() >= self._wanted_at + WANTED:
+        second, however many ask; not where the edge is there, and turns us away."""
+        away = self.state != "connected" and self._away_for is Reason.JUDGE_AWAY
+        if away and self._loop.time() >= self._wanted_at + WANTED:
             self._wanted_at = self._loop.time()
             self.doubt()
 
@@ -277,8 +279,8 @@ class Node:
         if self._held:
             return  # its successor tells how it is
         self._settled.set()
-        if reason in REFUSALS:
-            self.refused = reason
+        self.refused = reason if reason in REFUSALS else None
+        self._away_for = reason
         if self.state != "connecting" or detail not in self._said:
             tell = log.warning if reason in REFUSALS else log.info  # a refusal stays one until somebody acts
             tell("edge away", edge=str(self.edge), reason=reason.word, detail=detail)
@@ -396,7 +398,7 @@ class Node:
 
     def _look_ready(self) -> None:
         if self._attached and self._entered and self.state != "connected":
-            self.state, self.reason, self._silent_at = "connected", "", -math.inf
+            self.state, self.reason, self.refused, self._silent_at = "connected", "", None, -math.inf
             self._said.clear()
             self._settled.set()
             log.info("edge connected", edge=str(self.edge))

@@ -126,3 +126,20 @@ async def test_an_edge_that_does_not_answer_counts_for_nothing_until_something_c
     assert node.answers
     node.state = "connecting"
     assert not node.answers
+
+
+def test_who_asks_ends_a_pause_but_not_that_of_an_edge_which_turns_us_away() -> None:
+    async def main() -> None:
+        owner = SimpleNamespace(disconnected=lambda reason, detail: None, silent=lambda node: None)
+        node = Node(engine(), BEFORE, Edge("e" * 20, "edge.example.net", 4433), cast("Any", owner))
+        node._away(Reason.LIMIT, "full")
+        node.wanted()
+        assert (node.refused, node._at_once.is_set()) == (Reason.LIMIT, False)
+        node._away(Reason.JUDGE_AWAY, "it does not answer")
+        node.wanted()
+        assert (node.refused, node._at_once.is_set()) == (None, True)
+        node._at_once.clear()
+        node.wanted()
+        assert not node._at_once.is_set()  # within the same second
+
+    asyncio.run(main())
