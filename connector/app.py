@@ -37,6 +37,7 @@ from warren.fabric.core.peer import PeerClosed, PeerEvent, PeerReady
 from warren.fabric.core.reasons import Reason
 from warren.fabric.daemon.health import Health, serve_health
 from warren.fabric.daemon.privileges import keep_only
+from warren.fabric.daemon.scheduling import in_batches
 from warren.fabric.daemon.systemd import notify
 from warren.fabric.daemon.trimming import trimmed
 from warren.fabric.engines import choose
@@ -369,6 +370,7 @@ def run(config: ConnectorConfig, token: str, read: Callable[[], str]) -> None:
         logs.on_hangup(loop, at_once, lambda: connector.reread(read))
         async with AsyncExitStack() as stack:
             stack.enter_context(trimmed())
+            stack.enter_context(in_batches())
             if config.metrics is not None:
                 state = Health(lambda: ready(connector), lambda: families(connector))
                 await stack.enter_async_context(serve_health(config.metrics, state))

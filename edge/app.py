@@ -46,6 +46,7 @@ from warren.fabric.core.messages.attachment import LABEL, Attach
 from warren.fabric.core.reasons import Reason
 from warren.fabric.daemon.health import Health, serve_health
 from warren.fabric.daemon.privileges import keep_only, to_write_in
+from warren.fabric.daemon.scheduling import in_batches
 from warren.fabric.daemon.systemd import notify
 from warren.fabric.daemon.trimming import trimmed
 from warren.fabric.engines import choose
@@ -258,6 +259,7 @@ async def serve_edge(config: EdgeConfig, stop: asyncio.Event, building: Building
     async with AsyncExitStack() as stack:
         stack.enter_context(locked(config.state_dir))
         stack.enter_context(trimmed())
+        stack.enter_context(in_batches())
         credentials = load_credentials(config.state_dir)
         files = to_write_in(config.state_dir)
         keep_only(("CAP_NET_BIND_SERVICE", *files))  # before the store's thread is started; then the ports are taken

@@ -3,7 +3,8 @@
 # can't be built, one line says why, and Warren runs on aioquic.
 #
 #   tools/native.sh               build and install it, if that was not done yet
-#   tools/native.sh controller    the crate's own tests in release mode, the controller's table among them (minutes)
+#   tools/native.sh controller    the crate's lint and its own tests in release mode, the controller's table among them
+#                                 (minutes)
 #
 # WARREN_REQUIRE_NATIVE=1: fail where it can't be built.
 set -euo pipefail
@@ -78,6 +79,11 @@ case "${1:-}" in
 controller)
     WARREN_REQUIRE_NATIVE=1 find_rust
     cd quic
+    if cargo clippy --version >/dev/null 2>&1; then
+        cargo clippy --quiet --locked --all-targets -- --deny warnings
+    else
+        say "not linted, as there is no cargo-clippy"
+    fi
     exec cargo test --quiet --release --locked --no-default-features
     ;;
 *)
