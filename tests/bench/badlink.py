@@ -49,12 +49,12 @@ def measure(settings: Settings, only: Sequence[type[Peer]]) -> list[dict[str, An
 def measure_case(case: Case, settings: Settings) -> dict[str, Any]:
     said: dict[str, Any] = {"name": case.name, "missing": None, "rounds": []}
     try:
-        with ready(case) as (lab, loads):
-            lab.impair(NETWORK, LINK)
+        with ready(case) as (peer, loads):
+            peer.lab.impair(NETWORK, LINK)
             for _ in range(settings.rounds):
                 said["rounds"].append(one_round(case, loads, settings))
                 tell(f"bad link, {case.name}: {said['rounds'][-1]}")
-            report = lab.links.clear(NETWORK)
+            report = peer.lab.links.clear(NETWORK)
     except Missing as missing:
         return {**said, "missing": str(missing)}
     if report is not None:
@@ -65,13 +65,13 @@ def measure_case(case: Case, settings: Settings) -> dict[str, Any]:
 
 
 @contextmanager
-def ready(case: Case) -> Iterator[tuple[Lab, Loads]]:
+def ready(case: Case) -> Iterator[tuple[Peer, Loads]]:
     """A lab of its own in which the case's peer carries bytes; its link is not impaired yet. Raises Missing."""
     with Lab(topology("laptop", "payroll")) as lab:
         peer = WarrenNative(lab, case.flags) if case.peer is WarrenNative else case.peer(lab)
         loads = Loads(lab)
         bring_up(peer, loads)
-        yield lab, loads
+        yield peer, loads
 
 
 def one_round(case: Case, loads: Loads, settings: Settings) -> dict[str, float | None]:

@@ -13,8 +13,9 @@ from tests.bench.figures import NONE, get, medians, percent, table, written
 from tests.bench.loads import Failed, Loads
 from tests.bench.path import guarded
 from tests.bench.peers import Bare, Missing, Peer, WarrenNative
+from tests.bench.peers.peer import UP_WITHIN
 from tests.bench.settings import Settings, tell
-from warren.lab import Impairment, Lab
+from warren.lab import Impairment, Lab, wait_until
 
 CASES = tuple(case for case in badlink.CASES if case.peer in (Bare, WarrenNative))
 START = 2
@@ -43,9 +44,9 @@ def measure(settings: Settings, only: Sequence[type[Peer]]) -> list[dict[str, An
 def measure_case(case: Case, settings: Settings) -> dict[str, Any]:
     said: dict[str, Any] = {"name": case.name, "missing": None, "rounds": []}
     try:
-        with badlink.ready(case) as (lab, loads):
+        with badlink.ready(case) as (peer, loads):
             for _ in range(settings.rounds):
-                said["rounds"].append(one_round(lab, loads, case, settings))
+                said["rounds"].append(one_round(peer, loads, case, settings))
                 tell(f"controllers, {case.name}: {said['rounds'][-1]}")
     except Missing as missing:
         said["missing"] = str(missing)
@@ -53,16 +54,22 @@ def measure_case(case: Case, settings: Settings) -> dict[str, Any]:
     return said
 
 
-def one_round(lab: Lab, loads: Loads, case: Case, settings: Settings) -> dict[str, dict[str, float | None]]:
-    return {title: on_link(lab, loads, impairment, case, settings) for title, impairment in LINKS.items()}
+def one_round(peer: Peer, loads: Loads, case: Case, settings: Settings) -> dict[str, dict[str, float | None]]:
+    return {title: on_link(peer, loads, impairment, case, settings) for title, impairment in LINKS.items()}
 
 
-def on_link(lab: Lab, loads: Loads, impairment: Impairment, case: Case, settings: Settings) -> dict[str, float | None]:
+def on_link(
+    peer: Peer, loads: Loads, impairment: Impairment, case: Case, settings: Settings
+) -> dict[str, float | None]:
+    """Each stream begins with a controller that knows nothing, as the kernel's do with each connection."""
+    lab = peer.lab
     lab.impair(badlink.NETWORK, impairment)
     try:
+        peer.renew()
+        wait_until(loads.reachable, f"a byte through {peer.name}", UP_WITHIN)
         carried = loads.stream("up", settings.controllers, congestion=case.congestion, omit=START)
         return {"rate": carried.rate * 1000, "dropped": dropped(lab)}
-    except Failed as failed:
+    except (Failed, TimeoutError) as failed:
         tell(f"controllers, {case.name}: {failed}")
         return {"rate": None, "dropped": None}
     finally:

@@ -171,7 +171,8 @@ def _controllers(said: dict[str, Any]) -> list[str]:
         f"One TCP stream up over a link of 100 Mbit/s and 50 ms in the lab, {said['settings']['controllers']} s after "
         f"the first {controllers.START}, medians of {said['settings']['rounds']}; loss is each way, on top of a queue "
         "of 50 ms. What Warren carries has CUBIC at the laptop too, and ends there; on the bare path the controller "
-        "named is that of the sender.\n"
+        "named is that of the sender. Each stream has a path that nothing is known of yet, Warren's too: its agent is "
+        "started anew on each link.\n"
     )
     return [text, controllers.rows(said["controllers"]) + "\n"]
 

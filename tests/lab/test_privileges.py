@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,6 +83,11 @@ def test_flows_and_names_work_with_the_units_capabilities(deployment: Deployment
     assert deployment.laptop.run([*CURL, "http://payroll.internal/"]).stdout == PAGE
     assert deployment.status()["dns"]["system"] == "set"
     assert "1 received" in deployment.laptop.run(["ping", "-c", "1", "-W", "5", "10.10.0.10"]).stdout
+
+
+def test_edge_and_connector_take_turns_on_a_processor_and_the_agent_does_not(deployment: Bounded) -> None:
+    chosen = {role: os.sched_getscheduler(process.pid) for role, process in deployment.daemons.items()}
+    assert chosen == {"edge": os.SCHED_BATCH, "connector": os.SCHED_BATCH, "agent": os.SCHED_OTHER}
 
 
 def test_the_guardian_has_enough_of_them_too(deployment: Deployment) -> None:

@@ -48,6 +48,9 @@ class Peer:
         """Where each runs (laptop, hub, site) → its processes; their children belong to them."""
         return {where: [process.pid for process in running] for where, running in self.processes.items()}
 
+    def renew(self) -> None:
+        """Forgets whatever it has learnt of the path, as far as it keeps that from one TCP connection to the next."""
+
     def bare_core(self) -> float | None:
         """Gbit that a processor second of the library it stands on carries, on the slower side; None: not of interest.
         Measured beside each stream, for the machine is not as fast a minute later."""

@@ -55,6 +55,10 @@ class WarrenNative(Peer):
             raise Missing(str(error)) from None
         self._deployed.up()
 
+    def renew(self) -> None:
+        self._deployed.daemons["agent"].stop()
+        self._deployed.run_agent()
+
     def daemons(self) -> Mapping[str, list[int]]:
         return {WHERE[role]: [process.pid] for role, process in self._deployed.daemons.items()}
 
