@@ -12,7 +12,6 @@ use std::net::{IpAddr, SocketAddr};
 use pyo3::buffer::PyBuffer;
 use pyo3::create_exception;
 use pyo3::exceptions::PyValueError;
-use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
@@ -43,7 +42,7 @@ fn wrong(text: &str) -> PyErr {
 
 /// The bytes of any object that exports them in one piece.
 ///
-/// # Safety of an `unsafe`
+/// # Safety of the one `unsafe` of this crate
 ///
 /// `PyBuffer` keeps the exporter from freeing or moving its memory for as long as it lives, and the slice borrows from
 /// it. That nobody writes to the memory meanwhile is asked of the caller, in the documentation of every call that
@@ -65,42 +64,23 @@ fn address(host: &str, port: u16) -> PyResult<SocketAddr> {
     Ok(SocketAddr::new(ip, port))
 }
 
-/// An object of `length` bytes, which `parts` fill one behind the other.
-///
-/// # Safety of an `unsafe`
-///
-/// `PyBytes::new_with` fills its memory with zeros first, a third pass over every byte that is carried. Here the memory
-/// is new, nobody else has it yet, and it is given away only if it was written to its end and no further.
-fn joined<'py, 'a>(
-    py: Python<'py>,
-    length: usize,
-    parts: impl Iterator<Item = &'a [u8]>,
-) -> PyResult<Bound<'py, PyBytes>> {
-    let size = ffi::Py_ssize_t::try_from(length).map_err(|_| wrong("too many bytes"))?;
-    // SAFETY: a new reference or null, which becomes the error that CPython has set
-    let object = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyBytes_FromStringAndSize(std::ptr::null(), size))? };
-    let bytes = object.cast_into::<PyBytes>()?;
-    // SAFETY: of an object of bytes, `length` bytes that may be written as long as nobody else has it
-    let mut memory = unsafe { ffi::PyBytes_AsString(bytes.as_ptr()) }.cast::<u8>();
-    let mut left = length;
-    for part in parts {
-        assert!(part.len() <= left, "more bytes than there is memory for");
-        // SAFETY: at least `left` bytes from `memory` on, which no slice of Rust's can overlap
-        unsafe {
-            std::ptr::copy_nonoverlapping(part.as_ptr(), memory, part.len());
-            memory = memory.add(part.len());
-        }
-        left -= part.len();
-    }
-    assert!(left == 0, "fewer bytes than were promised");
-    Ok(bytes)
-}
-
 /// A batch with the header in front of every datagram: `(bytes, stride, segments)`.
 fn framed<'py>(py: Python<'py>, batch: &Batch, header: &[u8]) -> PyResult<(Bound<'py, PyBytes>, usize, usize)> {
     let (stride, segments) = (batch.stride.max(1), batch.bytes.len().div_ceil(batch.stride.max(1)));
-    let parts = batch.bytes.chunks(stride).flat_map(|datagram| [header, datagram]);
-    let bytes = joined(py, batch.bytes.len() + segments * header.len(), parts)?;
+    if header.is_empty() {
+        return Ok((PyBytes::new(py, &batch.bytes), stride, segments));
+    }
+    let bytes = PyBytes::new_with(py, batch.bytes.len() + segments * header.len(), |out| {
+        let mut rest = out;
+        for datagram in batch.bytes.chunks(stride) {
+            let (head, tail) = rest.split_at_mut(header.len());
+            head.copy_from_slice(header);
+            let (body, tail) = tail.split_at_mut(datagram.len());
+            body.copy_from_slice(datagram);
+            rest = tail;
+        }
+        Ok(())
+    })?;
     Ok((bytes, stride + header.len(), segments))
 }
 

@@ -6,7 +6,7 @@ use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
-use super::{bytes_of, event, framed, joined, wrong};
+use super::{bytes_of, event, framed, wrong};
 use crate::connection::{locked, Connection};
 use crate::endpoint::Shared;
 use crate::events::Event;
@@ -107,7 +107,15 @@ impl PyConnection {
         if let [only] = parts.as_slice() {
             return Ok(PyBytes::new(py, only));
         }
-        joined(py, parts.iter().map(|p| p.len()).sum(), parts.iter().map(|p| p.as_ref()))
+        PyBytes::new_with(py, parts.iter().map(|p| p.len()).sum(), |out| {
+            let mut rest = out;
+            for part in &parts {
+                let (here, tail) = rest.split_at_mut(part.len());
+                here.copy_from_slice(part);
+                rest = tail;
+            }
+            Ok(())
+        })
     }
 
     /// Whether everything was read and the peer has finished the stream.
