@@ -213,6 +213,9 @@ class Connector:
         for node in self.nodes:
             if node.edge.id == welcome.edge:
                 node.judge.holding(self.gate.revocations.ids())
+        for presence in self._presences.all:
+            if presence.edge.id == welcome.edge:
+                presence.there()
 
     def revoked(self, revoked: say.Revoked, node: Node) -> None:
         self._lease.told(node.edge.id, revoked.age, elapsed())

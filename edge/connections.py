@@ -242,8 +242,9 @@ class Connections:
         self._soon = False
         self.flush()
 
-    def doubt(self, key: bytes, gone: Callable[[], None]) -> None:
-        """Does the node with this key still answer? If none of its connections does within `ANSWER_TIME`: `gone()`."""
+    def doubt(self, key: bytes, gone: Callable[[], None], times: int = 2) -> None:
+        """Does the node with this key still answer? If none of its connections does within `ANSWER_TIME`: `gone()`.
+        Asked twice: what comes after the first time may have waited unread since before its end."""
         now = self._loop.time()
         heard: dict[Connection, int] = {}
         for node in self._by_connection.values():
@@ -256,6 +257,8 @@ class Connections:
         def look() -> None:
             if not any(connection.statistics().received > before for connection, before in heard.items()):
                 gone()
+            elif times > 1:
+                self.doubt(key, gone, times - 1)
 
         wait = max([ANSWER_TIME, *(3 * connection.pto() for connection in heard)])
         self._loop.call_later(min(wait, LONGEST_DOUBT), look)

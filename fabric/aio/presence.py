@@ -41,10 +41,18 @@ class Presence:
         root = certificates.pem(identity.network)
         self._context = client_context(ClientConfig(ALPN, edge.server_name, root))
         self._task: asyncio.Task[None] | None = None
+        self._at_once = asyncio.Event()
+        """The edge is there, and is connected to without waiting."""
         self._said = ""
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run())
+
+    def there(self) -> None:
+        """The edge answers on QUIC: an edge that was away for long is shown at once that we are here. Until then it
+        would hold the flows of ours for a minute if we died, which it would notice by missed beats only."""
+        if not self.seen:
+            self._at_once.set()
 
     async def close(self) -> None:
         """Ends it. The edge takes this process for gone unless its QUIC connection still answers."""
@@ -63,7 +71,11 @@ class Presence:
             except (OSError, ssl.SSLError, TimeoutError, DeniedError) as error:
                 self._tell(str(error) or type(error).__name__)
                 error.with_traceback(None)  # whose frames know the connection, which keeps the error
-            await asyncio.sleep(backoff.next())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(backoff.next()):
+                    await self._at_once.wait()
+                    backoff.reset()  # its TCP port may be a moment later than its UDP port
+            self._at_once.clear()
 
     def _tell(self, why: str) -> None:
         """Once for each reason: a network that blocks TCP stays so."""
@@ -83,6 +95,7 @@ class Presence:
                 await self._prove(reader, writer)
             self.seen, self._said = True, ""
             backoff.reset()
+            self._at_once.clear()
             await reader.read(1)  # until it ends
         finally:
             writer.close()

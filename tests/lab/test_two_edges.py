@@ -18,12 +18,14 @@ from tests.lab.waits import Waits
 from warren.lab import Lab, Topology, wait_until
 from warren.lab.deployment import EDGE_ADDRESS, UP_WITHIN
 from warren.lab.host import Host
-from warren.lab.services import Services
+from warren.lab.services import ECHO_PORT, Services
 
 SOON = 5.0
 """Seconds: what takes less than one or two on a machine that is not busy."""
 LEASE = 12
 """Seconds, instead of ten minutes."""
+LONG_AWAY = 12.0
+"""Seconds, after which attempts to connect are many seconds apart."""
 AWAY = 2.0
 """Seconds for which an edge is gone: longer than anybody may wait."""
 
@@ -177,6 +179,24 @@ def test_an_edge_without_a_copy_waits_for_the_database(deployment: TwoEdges) -> 
     finally:
         deployment.rejoin(deployment.second)
     process.wait_for_output("edge runs", UP_WITHIN)
+
+
+def test_a_connector_that_dies_is_missed_by_an_edge_that_has_just_come_back(deployment: TwoEdges) -> None:
+    """Its flows end, and are not held for a minute by their standby circuit: a connector whose attempts to show itself
+    there have become rare does so at once."""
+    deployment.daemons["edge2"].stop()
+    time.sleep(LONG_AWAY)
+    deployment.run_second()
+    deployment.both_there()
+    with apps.connected(deployment.laptop, deployment.lab["payroll"].address, ECHO_PORT) as client:
+        echoes(client)
+        deployment.stands_by()
+        deployment.daemons["connector"].kill()
+        client.settimeout(SOON)
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+    deployment.run_connector()
+    deployment.both_there()
 
 
 def test_an_edge_is_removed(deployment: TwoEdges) -> None:

@@ -21,6 +21,7 @@ from tests.unit.edge.judge.test_admission import doorkeeper
 from tests.unit.fabric.identity.world import OTHER, WORLD
 from warren.edge import presence as module
 from warren.edge.presence import Presences, listening
+from warren.fabric.aio import presence as shown
 from warren.fabric.aio.owner import Identity
 from warren.fabric.aio.presence import Presence
 from warren.fabric.core.engine import ServerConfig
@@ -126,6 +127,25 @@ def test_it_comes_back_after_the_edges_end() -> None:
                 await until(lambda: connector.seen)
             await until(lambda: not connector.seen)
             assert len(presences) == 0
+        await connector.close()
+
+    asyncio.run(main())
+
+
+def test_it_does_not_wait_when_the_edge_is_heard_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An edge that was away for long is back, as its QUIC attachment says: waits have grown, and are over."""
+    monkeypatch.setattr(shown, "BACKOFF", (60.0, 60.0))
+
+    async def main() -> None:
+        port = free_port()
+        connector = Presence(identity(), Edge(WORLD.edge, "127.0.0.1", port, "fra"))
+        connector.start()
+        await until(lambda: connector._said)
+        async with listening(Presences(doorkeeper(), lambda key: None), ("127.0.0.1", port), SHOWN):
+            connector.there()
+            await until(lambda: connector.seen)
+            connector.there()
+            assert not connector._at_once.is_set(), "nothing to hurry for"
         await connector.close()
 
     asyncio.run(main())
