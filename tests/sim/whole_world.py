@@ -154,6 +154,8 @@ class Presence:
     def start(self) -> None:
         pass
 
+    there = start
+
     async def close(self) -> None:
         pass
 
