@@ -78,6 +78,7 @@ case "${1:-}" in
 "") install ;;
 controller)
     WARREN_REQUIRE_NATIVE=1 find_rust
+    export PYO3_PYTHON=$PWD/.venv/bin/python
     cd quic
     if cargo clippy --version >/dev/null 2>&1; then
         cargo clippy --quiet --locked --all-targets -- --deny warnings
