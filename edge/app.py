@@ -92,19 +92,7 @@ class Edge:
         doorkeeper = Doorkeeper(credentials.network, credentials.leaf, lambda: repository.snapshot, time.time)
         self.dns = dns
         self._clock = SteadyClock()
-        authority = Authority(
-            credentials.edge.id,
-            doorkeeper,
-            credentials.issuer,
-            repository,
-            dns.judge,
-            self.follower,
-            self._signed,
-            dns.search,
-            dns.zones,
-            self._clock,
-        )
-        self.sessions = Sessions(authority)
+        self.sessions = Sessions(self._authority(credentials, doorkeeper))
         self.follower.on_turn = self.sessions.tell_age
         self._doorkeeper = doorkeeper
         self._verifier = credentials.verifier()
@@ -129,6 +117,20 @@ class Edge:
         self._standstill = Standstill(self._stood_still)
         self._loop.add_reader(self.socket.fileno(), self._readable)
         self._timer.arm()
+
+    def _authority(self, credentials: Credentials, doorkeeper: Doorkeeper) -> Authority:
+        return Authority(
+            credentials.edge.id,
+            doorkeeper,
+            credentials.issuer,
+            self.repository,
+            self.dns.judge,
+            self.follower,
+            self._signed,
+            self.dns.search,
+            self.dns.zones,
+            self._clock,
+        )
 
     def _signed(self) -> bytes:
         return self.known.signed
